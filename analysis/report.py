@@ -1,0 +1,155 @@
+"""Write what an experiment says: Markdown, CSV, PNG and one HTML page that fetches nothing.
+
+python -m analysis.report --experiment guidance_lambda
+"""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tyro
+from platformdirs import user_data_path
+
+from analysis import guidance_report, tables
+from analysis.address import Unavailable, default_tracking_uri, redacted
+from analysis.document import Block, Heading, Paragraph, Picture, Table, as_markdown, as_page
+from analysis.guidance_report import GuidanceFrames
+from analysis.runs import Runs, launched, load
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Tables, fronts and findings of an experiment, from its MLflow runs."""
+
+    experiment: str
+    """Name of the sweep, such as guidance_lambda."""
+    tracking_uri: str = field(default_factory=default_tracking_uri)
+    """Where MLflow keeps the runs: sqlite:///FILE, http(s)://HOST:PORT or a database."""
+    out: Path | None = None
+    """Folder to write to; unless given, one of the experiment's name in the user's data folder."""
+    launch: str | None = None
+    """Report what this launch asked for: its run id, or how that begins. The newest, if none."""
+    all: bool = False
+    """Report every result of the experiment, whichever launch asked for it."""
+
+    def run(self) -> None:
+        """Write the report, print its tables and where it lies."""
+        if self.all and self.launch is not None:
+            raise Unavailable("--all and --launch exclude each other: give one of them")
+        ids = None if self.all else launched(self.experiment, self.tracking_uri, self.launch)
+        runs = finished_runs(self.experiment, self.tracking_uri, ids)
+        out = (
+            self.out or user_data_path("attribution-sweeps") / "reports" / self.experiment
+        ).resolve()
+        frames = GuidanceFrames.of(runs)
+        paths = write_files(runs, frames, out)
+        print(as_text(runs, frames))
+        print()
+        print("\n".join(f"wrote {path}" for path in paths))
+
+
+def write(
+    experiment: str,
+    tracking_uri: str,
+    out_dir: Path,
+    result_ids: Collection[str] | None = None,
+) -> list[Path]:
+    """Write the report of an experiment, or of some of its results.
+
+    Args:
+        experiment: name of the sweep.
+        tracking_uri: MLflow's store.
+        out_dir: folder for the files; made if absent, files of the same names are replaced.
+        result_ids: the results that count; all of the experiment if None.
+
+    Returns:
+        The files: report.html, report.md, a CSV per frame, a PNG per figure.
+
+    Raises:
+        Unavailable: the store does not answer, the experiment is unknown, or nothing has finished.
+    """
+    runs = finished_runs(experiment, tracking_uri, result_ids)
+    return write_files(runs, GuidanceFrames.of(runs), out_dir)
+
+
+def finished_runs(
+    experiment: str, tracking_uri: str, result_ids: Collection[str] | None = None
+) -> Runs:
+    """The runs of an experiment, of which at least one has finished.
+
+    Raises:
+        Unavailable: as ``write``.
+    """
+    runs = load(experiment, tracking_uri, result_ids)
+    if runs.finished.empty:
+        counts = ", ".join(
+            f"{n} {status}" for status, n in runs.runs["status"].value_counts().items()
+        )
+        raise Unavailable(
+            f"experiment {experiment!r} at {redacted(tracking_uri)} has no finished results "
+            f"({counts or 'none at all'}); launch the sweep again to go on"
+        )
+    return runs
+
+
+def write_files(runs: Runs, frames: GuidanceFrames, out_dir: Path) -> list[Path]:
+    """Write all files of the report; the page last, so that it is there only if all is."""
+    out_dir.mkdir(parents=True, exist_ok=True)
+    title = f"{runs.experiment}: report"
+    blocks: list[Block] = [*_what_was_run(runs, frames), *guidance_report.blocks(runs, frames)]
+    pngs = {block.name: block.png() for block in blocks if isinstance(block, Picture)}
+    contents = {f"{name}.png": png for name, png in pngs.items()}
+    for name, frame in {"runs": runs.runs, **frames.csvs()}.items():
+        contents[f"{name}.csv"] = frame.to_csv(index=False).encode()
+    contents["report.md"] = as_markdown(title, blocks).encode()
+    contents["report.html"] = as_page(title, blocks, pngs).encode()
+    for name, content in contents.items():
+        (out_dir / name).write_bytes(content)
+    return [out_dir / name for name in reversed(contents)]
+
+
+def as_text(runs: Runs, frames: GuidanceFrames) -> str:
+    """The report for a terminal; what matters most stands last, above the prompt."""
+    parts = [guidance_report.terminal(frames), "RESULTS\n" + tables.text(tables.counts_table(runs))]
+    failures = tables.failures_table(runs)
+    if len(failures):
+        parts.append("NOT FINISHED\n" + tables.text(failures))
+    lines = guidance_report.short_lines(frames)
+    parts.append("\n".join(["IN SHORT", *(textwrap.fill(line, tables.WIDTH) for line in lines)]))
+    return "\n\n".join(part for part in parts if part)
+
+
+def _what_was_run(runs: Runs, frames: GuidanceFrames) -> list[Block]:
+    where = f"Experiment {runs.experiment} at {redacted(runs.tracking_uri)}"
+    counts = f"{len(runs.runs)} results, {len(runs.finished)} of them finished"
+    found: list[Block] = [
+        Paragraph(
+            f"{where}: {counts}; newest run {runs.runs['started'].max():%Y-%m-%d %H:%M} UTC."
+        ),
+        Heading("In short"),
+        *(Paragraph(line) for line in guidance_report.short_lines(frames)),
+        Heading("What was run"),
+        Table(tables.counts_table(runs)),
+    ]
+    failures = tables.failures_table(runs)
+    if len(failures):
+        found += [Paragraph("Not finished, with the reason that was recorded:"), Table(failures)]
+    return found
+
+
+def main() -> None:
+    """Parse the flags and report; end with 2 and one line where there is nothing to report."""
+    report = tyro.cli(Report, prog="python -m analysis.report", description=__doc__)
+    try:
+        report.run()
+    except Unavailable as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,10 @@
+"""Read: published datasets as plain rows, Parquet shards, Ray Data feeds, boxes and masks."""
+
+import importlib
+import pkgutil
+
+# A dataset added as one file is known by name at once. The two files of the engine import Ray and
+# define no dataset.
+for _module in pkgutil.iter_modules(__path__):
+    if _module.name not in ("shards", "streaming"):
+        importlib.import_module(f"{__name__}.{_module.name}")

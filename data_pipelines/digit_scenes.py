@@ -1,0 +1,123 @@
+"""Digit scenes: the generated sample, written in published layouts, read by published readers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+from platformdirs import user_data_path
+
+from data_pipelines.dataset import Dataset, Record, Skipped
+from data_pipelines.imagenet import Imagenet
+from data_pipelines.layout import NumberedScene, write_imagenet, write_voc
+from data_pipelines.scene import SceneStyle, compose
+from data_pipelines.sources import CLASSES, partitioned_sources
+from data_pipelines.voc import Voc
+
+
+@dataclass(frozen=True, kw_only=True)
+class DigitScenes(Dataset, SceneStyle):
+    """Handwritten digits of random size, place and color on crops of photographs.
+
+    ``voc``: one to three digits of different classes, with boxes and masks; a context cue tells a
+    class in a share of the training images, so that there is something to guide away from.
+    ``imagenet``: exactly one digit, on at least 4 of 16 patches, with its box.
+
+    Source: digits and photographs that ship with scikit-learn, divided among the splits first.
+    """
+
+    name: ClassVar[str] = "digit_scenes"
+
+    layout: Literal["voc", "imagenet"] = "voc"
+    """Published layout that the files are written in."""
+    images_train: int = 1200
+    images_val: int = 200
+    images_test: int = 200
+    """Unused by the ImageNet layout, whose test labels are not public."""
+    seed: int = 0
+    """Of the division and of every image."""
+
+    def __post_init__(self) -> None:
+        """Refuse counts and sides that no sample can have."""
+        super().__post_init__()
+        for split in self.splits():
+            self.require(f"images_{split}", self.images(split) >= 1, "at least 1")
+        # A side that fits beside the cue always finds a place; a lone one of half the image
+        # always finds four patches.
+        lone = self.layout == "imagenet"
+        field, least = ("lone_digit_px", self.size_px // 2) if lone else ("digit_px", 8)
+        sides, most = getattr(self, field), self.size_px - self.cue_px
+        fit = least <= sides[0] <= sides[1] <= most
+        self.require(field, fit, f"ascending sides between {least} and {most}")
+        self.require("size_px", not lone or self.size_px % 4 == 0, "a multiple of 4 (patches)")
+        self.require("seed", self.seed >= 0, "at least 0")
+
+    @property
+    def folder(self) -> Path:
+        """``digit_scenes-<identity>`` under the data root, or under the user's data folder."""
+        home = Path(self.root).absolute() if self.root else user_data_path("attribution-sweeps")
+        return home / f"{self.name}-{replace(self, fingerprint='').result_id}"
+
+    @property
+    def reader(self) -> Dataset:
+        """The published reader of the layout."""
+        return (Voc if self.layout == "voc" else Imagenet)(root=str(self.folder))
+
+    def images(self, split: str) -> int:
+        """How many images the split has."""
+        return int(getattr(self, f"images_{split}"))
+
+    def classes(self) -> tuple[str, ...]:
+        """digit_0 to digit_9."""
+        return tuple(f"digit_{k}" for k in range(CLASSES))
+
+    def splits(self) -> tuple[str, ...]:
+        """Those of the layout."""
+        return ("train", "val", "test") if self.layout == "voc" else ("train", "val")
+
+    def records(self, split: str) -> Iterator[Record | Skipped]:
+        """What the reader of the layout finds."""
+        return self.reader.records(split)
+
+    def check_layout(self) -> None:
+        """The files were generated and are all there."""
+        if not self.folder.exists():
+            raise FileNotFoundError(f"{self.folder} is missing: DigitScenes.prepare() generates it")
+        self.reader.check_layout()
+
+    def prepare(self) -> None:
+        """Generate the files unless they are there; equal fields give equal bytes.
+
+        They are written to a temporary folder that is renamed when complete: a half-written sample
+        is never read, and two processes may do this at once.
+        """
+        if self.folder.exists():
+            return
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = tempfile.mkdtemp(prefix=f".{self.folder.name}-", dir=self.folder.parent)
+        write = write_voc if self.layout == "voc" else write_imagenet
+        try:
+            write(Path(unfinished), self.classes(), self.scenes())
+            os.chmod(unfinished, 0o755)  # mkdtemp makes it private
+            os.rename(unfinished, self.folder)
+        except OSError:
+            if not self.folder.exists():  # else another process was first, with the same bytes
+                raise
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+    def scenes(self) -> Iterator[NumberedScene]:
+        """Every image; its number counts from 1 through all splits."""
+        sources, lone, number = partitioned_sources(self.seed), self.layout == "imagenet", 0
+        for order, split in enumerate(self.splits()):
+            for position in range(self.images(split)):
+                rng = np.random.default_rng((self.seed, order, position))
+                number += 1
+                cued = split == "train"
+                yield split, number, compose(self, sources[split], rng, cued=cued, lone=lone)

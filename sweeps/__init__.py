@@ -1,0 +1,1 @@
+"""Choose: one file is one question; ``launch`` runs what it asks for."""

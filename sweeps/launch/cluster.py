@@ -1,0 +1,202 @@
+"""Ray: reached or started, checked for room, and fed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import ray
+import torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from data_pipelines.dataset import Dataset
+from data_pipelines.manifest import Manifest
+from data_pipelines.streaming import ResidentSplit, resident
+from sweeps.launch.sweep import Sweep
+from trainables.result import Result
+from trainables.source import ROOT
+from trainables.trial import FeedKey, feed_key
+
+EXCLUDED = [
+    ".git",
+    ".venv",
+    "tests",
+    "**/__pycache__",
+    ".mypy_cache",
+    ".ruff_cache",
+    ".pytest_cache",
+]
+"""Not sent to the workers of a cluster."""
+CLUSTER_FILE = "ray_current_cluster"
+
+
+def check_address(address: str) -> None:
+    """Ask a cluster for a sign of life: Ray itself takes two minutes over a dead address.
+
+    Raises:
+        ValueError: nothing answers; names the address and the remedy.
+    """
+    if not address:
+        return
+    target = address
+    if address == "auto":
+        target = os.environ.get("RAY_ADDRESS") or _current_cluster()
+        if not target:
+            raise ValueError(
+                "--address auto: no Ray cluster runs here; start one with `ray start --head`, "
+                "or leave the flag out"
+            )
+    parts = urlsplit(target if "://" in target else f"ray://{target}")
+    try:
+        if parts.hostname is None or parts.port is None:
+            raise ValueError("expected HOST:PORT")
+        socket.create_connection((parts.hostname, parts.port), timeout=5).close()
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"--address {address}: no Ray cluster answers at {target} ({error}); "
+            "check the address, or leave the flag out to start a local Ray"
+        ) from None
+
+
+def check_room(sweep: Sweep, threads: int, cpus: float, gpus: float) -> None:
+    """Refuse what can never be scheduled, with the arithmetic.
+
+    Raises:
+        ValueError: one trial, or ``--max-concurrent`` of them, need more than there is; or a GPU
+            is cut into
+            parts that do not add up.
+    """
+    share = sweep.gpus_per_trial
+    if (
+        share < 0
+        or (0 < share < 1 and abs(1 / share - round(1 / share)) > 1e-6)
+        or (share > 1 and share % 1)
+    ):
+        raise ValueError(
+            f"--gpus-per-trial {share:g}: expected 0, a whole number, or 1/k (0.5, 0.25, ...)"
+        )
+    if sweep.max_concurrent < 0:
+        raise ValueError(
+            f"--max-concurrent {sweep.max_concurrent}: expected 0 (as many as fit) or more"
+        )
+    trials = max(1, sweep.max_concurrent)
+    for what, each, have in (("CPU", threads, cpus), ("GPU", share, gpus)):
+        if trials * each > have + 1e-6:
+            raise ValueError(
+                f"the grid cannot be scheduled: {trials} trial(s) x {each:g} {what} = "
+                f"{trials * each:g} {what}, "
+                f"and there are {have:g}; lower --max-concurrent, --gpus-per-trial or the threads"
+            )
+
+
+def local_resources() -> tuple[float, float]:
+    """CPUs and GPUs of this machine, before any Ray has started."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return float(cpus or 1), float(torch.cuda.device_count())
+
+
+def connect(sweep: Sweep) -> tuple[float, float]:
+    """Join the cluster, or start a local one on loopback; returns its CPUs and GPUs."""
+    quiet = keep_quiet()
+    if not sweep.address:
+        cpus, gpus = local_resources()
+        ray.init(
+            address="local",
+            num_cpus=int(cpus),
+            num_gpus=int(gpus),
+            include_dashboard=False,
+            _node_ip_address="127.0.0.1",
+            **quiet,
+        )
+    else:
+        submitted = (
+            "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+        )  # a submitted job has its working_dir already
+        environment = None if submitted else {"working_dir": str(ROOT), "excludes": EXCLUDED}
+        ray.init(address=sweep.address, runtime_env=environment, **quiet)
+    resources = ray.cluster_resources()
+    return resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+
+
+def keep_quiet() -> dict[str, Any]:
+    """Leave the terminal to our own lines; what goes wrong comes as the reason of a failure.
+
+    Returns:
+        What ``ray.init`` must be told for it.
+    """
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # Tune's tables, which verbose=0 does not turn off
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # CSV, JSON and TensorBoard files
+    for name in ("ray.tune", "ray.data"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    return {"log_to_driver": False, "logging_level": "error"}
+
+
+def check_shared(sweep: Sweep, folders: Iterable[Path]) -> None:
+    """On several nodes, refuse a store or a folder that some node cannot see.
+
+    Raises:
+        ValueError: names the store or the folder, the node and the remedy.
+    """
+    nodes = [
+        node["NodeID"]
+        for node in ray.nodes()
+        if node["Alive"] and node["Resources"].get("CPU", 0) > 0
+    ]
+    if len(nodes) < 2:
+        return
+    if sweep.tracking_uri.startswith("sqlite"):
+        raise ValueError(
+            f"--tracking-uri {sweep.tracking_uri}: SQLite serves one node and the cluster has "
+            f"{len(nodes)}; "
+            "start `mlflow server` and give its http:// address"
+        )
+    for folder in folders:
+        token = folder / f".visible-{uuid.uuid4().hex}"
+        token.touch()
+        try:
+            tasks = [
+                ray.remote(_exists)
+                .options(
+                    num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)
+                )
+                .remote(str(token))
+                for node in nodes
+            ]
+            blind = [node for node, seen in zip(nodes, ray.get(tasks), strict=True) if not seen]
+        finally:
+            token.unlink()
+        if blind:
+            raise ValueError(
+                f"{folder} is not visible on {len(blind)} of {len(nodes)} nodes; "
+                "give a shared folder with --storage-path and --data-root"
+            )
+
+
+def feeds_for(
+    results: Iterable[Result], dataset: Dataset, manifest: Manifest
+) -> dict[FeedKey, ResidentSplit]:
+    """Decode each split that a result reads, once for the whole sweep."""
+    feeds: dict[FeedKey, ResidentSplit] = {}
+    for result in results:
+        for split in result.splits:
+            key = feed_key(result, split)
+            if key not in feeds:
+                feeds[key] = resident(dataset, manifest, split, result.size_px)
+    return feeds
+
+
+def _exists(path: str) -> bool:
+    return Path(path).exists()
+
+
+def _current_cluster() -> str:
+    """Address that `ray start` left for this user; empty where none runs."""
+    temporary = os.environ.get("RAY_TMPDIR", "/tmp")
+    path = Path(temporary, "ray", CLUSTER_FILE)
+    return path.read_text().strip() if path.exists() else ""

@@ -1,0 +1,238 @@
+"""Run the stages of a plan as Tune trials and write what they tell."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+import uuid
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.exceptions import RayTaskError
+from ray.tune.experiment import Trial as TuneTrial
+
+from data_pipelines.streaming import ResidentSplit
+from sweeps.launch.plan import Plan
+from sweeps.launch.progress import Progress
+from sweeps.launch.sweep import Sweep
+from trainables.lease import holder_of
+from trainables.result import Result
+from trainables.source import source_fingerprint
+from trainables.tracking import Tracking
+from trainables.training import Training
+from trainables.trial import FeedKey, tune_trial
+
+MAX_DEATHS = 2
+"""How often a trial whose process died is started again."""
+POLL_S = 2.0
+
+
+class Events(tune.Callback):
+    """What trials tell, written to MLflow and shown; keeps the reasons of failures.
+
+    Attributes:
+        failed: reason by result id.
+        errors: what a trial raised outside its results, by the id of each.
+        finished: ids of the results that are complete.
+        first_s, last_s: first and last moment at which a trial told something.
+        listening: whether trials run, so that a stop can wait for the end of a step.
+        stop: whether a stop was asked for.
+    """
+
+    def __init__(
+        self, tracking: Tracking, progress: Progress, results: Mapping[str, Result], storage: Path
+    ):
+        self._tracking, self._progress, self._results, self._storage = (
+            tracking,
+            progress,
+            results,
+            storage,
+        )
+        self.failed: dict[str, str] = {}
+        self.errors: dict[str, str] = {}
+        self.finished: set[str] = set()
+        self.running: set[str] = set()
+        self.first_s = self.last_s = 0.0
+        self.listening = self.stop = False
+
+    def on_trial_result(
+        self,
+        iteration: int,
+        trials: list[TuneTrial],
+        trial: TuneTrial,
+        result: dict[str, Any],
+        **info: Any,
+    ) -> None:
+        """Take one event of a trial."""
+        if "event" in result:
+            self.take(json.loads(result["event"]))
+
+    def take(self, event: dict[str, Any]) -> None:
+        """Write an event where it belongs."""
+        self.last_s = time.monotonic()
+        self.first_s = self.first_s or self.last_s
+        result_id = event["result_id"]
+        if event["event"] == "running":
+            self.running.add(result_id)
+            self._tracking.running(result_id, pid=str(event["pid"]), device=event["device"])
+            self._progress.event(result_id, "running", 0.0)
+        elif event["event"] == "epoch":
+            self._tracking.log(result_id, event["step"], event["metrics"])
+            result = self._results[result_id]
+            share = event["step"] / result.epochs if isinstance(result, Training) else 0.5
+            text = f"epoch {event['step']}: " + ", ".join(
+                f"{key} {value:.3f}"
+                for key, value in event["metrics"].items()
+                if key in ("train/loss", "val/f1", "val/epg", "val/box_iou_tuned")
+            )
+            self._progress.event(result_id, "running", min(share, 0.99), text)
+        elif event["event"] == "finished":
+            self.running.discard(result_id)
+            self.finished.add(result_id)
+            self._tracking.finished(
+                result_id, event["seconds"], self._storage / result_id / "artifacts"
+            )
+            self._progress.event(result_id, "finished", 1.0, f"in {event['seconds']:.0f} s")
+        else:
+            self.fail(result_id, event["reason"], event.get("traceback", ""))
+
+    def on_step_end(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
+        """Stop where it was asked for: here nothing is being written."""
+        if self.stop:
+            raise KeyboardInterrupt
+
+    def on_trial_error(
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
+    ) -> None:
+        """Remember what ended a trial for good, unless its process just died."""
+        error = trial.get_pickled_error()
+        if isinstance(error, RayTaskError):
+            for result in trial.config["bundle"]:
+                self.errors[result.result_id] = f"{type(error.cause).__name__}: {error.cause}"
+
+    def say(self, line: str) -> None:
+        """Tell people something."""
+        self._progress.say(line)
+
+    def label(self, result_id: str) -> str:
+        """What a result is called."""
+        return self._results[result_id].label
+
+    def fail(self, result_id: str, reason: str, trace: str = "") -> None:
+        """Write that a result cannot be had."""
+        self.running.discard(result_id)
+        self.failed[result_id] = reason
+        self._tracking.failed(result_id, reason, trace)
+        self._progress.event(result_id, "failed", 0.0, reason)
+
+
+def run_stages(
+    plan: Plan,
+    sweep: Sweep,
+    storage: Path,
+    feeds: Mapping[FeedKey, ResidentSplit],
+    tracking: Tracking,
+    events: Events,
+    elsewhere: Mapping[str, Result],
+) -> None:
+    """Compute every missing result, stage by stage; failures are written, not raised.
+
+    Args:
+        plan: what to do.
+        sweep: for its resources.
+        storage: folder of checkpoints and weights.
+        feeds: decoded splits.
+        tracking: where runs are written.
+        events: takes what the trials tell.
+        elsewhere: results that another live launch is computing; waited for where they are needed.
+    """
+    for stage in plan.stages:
+        wait_for(
+            {d.result_id for bundle in stage for r in bundle for d in r.dependencies}
+            & elsewhere.keys(),
+            tracking,
+            events,
+        )
+        bundles = []
+        for bundle in stage:
+            ready = []
+            for result in bundle:
+                before = [d.result_id for d in result.dependencies if d.result_id in events.failed]
+                if result.result_id in elsewhere:
+                    continue
+                if before:
+                    events.fail(result.result_id, f"not run: {before[0]} failed")
+                else:
+                    ready.append(result)
+            if ready:
+                bundles.append(ready)
+        if bundles:
+            fit(bundles, sweep, storage, feeds, events)
+        died = f"the worker process died {MAX_DEATHS + 1} times; it may have run out of memory"
+        for result in (r for bundle in bundles for r in bundle):
+            if result.result_id not in events.finished | events.failed.keys():
+                events.fail(result.result_id, events.errors.get(result.result_id, died))
+    wait_for(elsewhere.keys(), tracking, events)
+
+
+def fit(
+    bundles: list[list[Result]],
+    sweep: Sweep,
+    storage: Path,
+    feeds: Mapping[FeedKey, ResidentSplit],
+    events: Events,
+) -> None:
+    """One stage as Tune trials: a function trainable on reused workers, a bundle each.
+
+    Tune's own folder is scratch under a unique name: what counts lies in the storage by result id.
+    """
+    trainable = tune.with_parameters(
+        tune_trial, feeds=dict(feeds), storage=str(storage), source=source_fingerprint()
+    )
+    resources = {"cpu": max(r.threads for b in bundles for r in b), "gpu": sweep.gpus_per_trial}
+    name = uuid.uuid4().hex
+    tuner = tune.Tuner(
+        tune.with_resources(trainable, resources),
+        param_space={"bundle": tune.grid_search(bundles)},
+        tune_config=tune.TuneConfig(
+            reuse_actors=True,
+            max_concurrent_trials=sweep.max_concurrent or None,
+            trial_dirname_creator=lambda trial: trial.trial_id,  # a configuration is no folder name
+        ),
+        run_config=tune.RunConfig(
+            name=name,
+            storage_path=str(storage / "tune"),
+            failure_config=tune.FailureConfig(max_failures=MAX_DEATHS),
+            callbacks=[events],
+            verbose=0,
+        ),
+    )
+    events.listening = True
+    try:
+        tuner.fit()
+    finally:
+        events.listening = False
+        shutil.rmtree(storage / "tune" / name, ignore_errors=True)
+    if events.stop:  # asked for after the last step
+        raise KeyboardInterrupt
+
+
+def wait_for(result_ids: Iterable[str], tracking: Tracking, events: Events) -> None:
+    """Wait for results that another live launch computes; one whose launch dies has failed."""
+    for result_id in sorted(result_ids):
+        if result_id in events.finished | events.failed.keys():
+            continue
+        entry = tracking.entries[result_id]
+        events.say(f"waiting for {events.label(result_id)}, which another launch is computing")
+        while (status := tracking.status(result_id)) in ("RUNNING", "SCHEDULED"):
+            holder = holder_of(tracking, entry.experiment_id)
+            if holder is None or holder.seconds_left == 0:
+                break
+            time.sleep(POLL_S)
+        if status == "FINISHED":
+            events.finished.add(result_id)
+        else:
+            events.failed[result_id] = f"the other launch left it {status}; run the command again"

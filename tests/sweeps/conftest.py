@@ -1,0 +1,143 @@
+"""A tiny grid, an MLflow store with its schema, and sweeps run as people run them."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from data_pipelines.voc import Voc
+from sweeps.guidance_lambda import GuidanceLambda
+from tests.sweeps.launches import Home
+from tests.sweeps.stories import (
+    Clustered,
+    Faulty,
+    Interrupted,
+    Undisturbed,
+    clustered,
+    faulty,
+    interrupted,
+    undisturbed,
+)
+from trainables.result import Result
+from trainables.tracking import Tracking
+
+
+@pytest.fixture(scope="session")
+def make_grid() -> Callable[..., list[Result]]:
+    """The results of a small guidance sweep on data that need not exist."""
+
+    def results(**flags: Any) -> list[Result]:
+        small: dict[str, Any] = {
+            "losses": ("energy",),
+            "layers": ("final",),
+            "lambda_loc": (5e-3,),
+            "models": ("small_resnet",),
+        }
+        sweep = GuidanceLambda(dataset="voc", data_root="nowhere", **small | flags)
+        return list(sweep.results(Voc(root="nowhere", fingerprint="0123456789abcdef")))
+
+    return results
+
+
+@pytest.fixture(scope="session")
+def grid(make_grid) -> list[Result]:
+    """A baseline, the control, a guided training, and the evaluations of the first two."""
+    return make_grid()
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow store that holds its schema and nothing else; making it takes seconds."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def store(empty_store, tmp_path) -> str:
+    """Address of a store of the test's own."""
+    return f"sqlite:///{copied(empty_store, tmp_path / 'mlflow.db')}"
+
+
+@pytest.fixture
+def tracking(store, tmp_path) -> Tracking:
+    """A writer for the experiment "sweep"."""
+    return Tracking(store, "sweep", tmp_path / "artifacts")
+
+
+@pytest.fixture(scope="session")
+def sample_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data root that holds the generated sample of a smoke run."""
+    root = tmp_path_factory.mktemp("data")
+    GuidanceLambda(smoke=True, data_root=str(root)).data().prepare()
+    return root
+
+
+@pytest.fixture
+def sample_copy(sample_root, tmp_path) -> Path:
+    """A copy of the sample, to damage."""
+    return Path(shutil.copytree(sample_root, tmp_path / "copy"))
+
+
+@pytest.fixture(scope="session")
+def make_home(tmp_path_factory, sample_root, empty_store) -> Callable[[str], Home]:
+    """A new data home, with a store that has its schema: making that takes seconds."""
+
+    def make(name: str, data_root: Path = sample_root) -> Home:
+        home = Home(tmp_path_factory.mktemp(name), data_root)
+        copied(empty_store, home.folder / "mlflow.db")
+        return home
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def stories(request, make_home, tmp_path_factory) -> Iterator[dict[str, Future[Any]]]:
+    """The stories that the selected tests ask for, two at a time: one leaves a core idle."""
+    asked = {name for item in request.session.items for name in item.fixturenames}
+    plays: dict[str, Callable[[Home], Any]] = {
+        "undisturbed": undisturbed,
+        "interrupted": interrupted,
+        "faulty": partial(faulty, copy=tmp_path_factory.mktemp("damaged")),
+        "clustered": partial(clustered, copy=tmp_path_factory.mktemp("project")),
+    }
+    pool = ThreadPoolExecutor(2)
+    yield {n: pool.submit(play, make_home(n)) for n, play in plays.items() if n in asked}
+    pool.shutdown(cancel_futures=True)
+
+
+@pytest.fixture(scope="session", name="undisturbed")
+def _undisturbed(stories) -> Undisturbed:
+    return stories["undisturbed"].result()
+
+
+@pytest.fixture(scope="session", name="interrupted")
+def _interrupted(stories) -> Interrupted:
+    return stories["interrupted"].result()
+
+
+@pytest.fixture(scope="session", name="faulty")
+def _faulty(stories) -> Faulty:
+    return stories["faulty"].result()
+
+
+@pytest.fixture(scope="session", name="clustered")
+def _clustered(stories) -> Clustered:
+    return stories["clustered"].result()
+
+
+def copied(store: Path, path: Path) -> Path:
+    """A copy of a SQLite store that may be open."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(store)
+    connection.execute("VACUUM INTO ?", (str(path),))
+    connection.close()
+    return path

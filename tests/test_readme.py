@@ -1,0 +1,104 @@
+"""README's commands run, its flags exist, its tables list what is registered, its example works."""
+
+import importlib
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tyro
+
+import trainables.attribution
+import trainables.losses
+import trainables.metrics
+import trainables.models  # noqa: F401  (each registers its classes)
+from data_pipelines.dataset import Dataset
+from trainables.attribution.attribution import Attribution
+from trainables.losses.loss import Loss
+from trainables.metrics.classification import ClassificationMetric
+from trainables.metrics.metric import Metric
+from trainables.models.network import Network
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+LONG = ("make demo", "make test")
+
+
+def blocks(language: str) -> list[str]:
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+    return [text for name, text in fenced if name == language]
+
+
+def commands(language: str) -> list[str]:
+    return [line for block in blocks(language) for line in block.splitlines() if line.strip()]
+
+
+def test_readme_has_two_long_commands():
+    assert [c for c in commands("") if c in LONG] == list(LONG)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_every_other_command_runs_on_shared_data(tmp_path):
+    environment = os.environ | {"XDG_DATA_HOME": str(tmp_path)}
+    for command in (c for c in commands("") if c not in LONG):
+        words = shlex.split(command)
+        assert words[0] == "python"
+        smoke = ["--smoke", "--baseline-epochs", "1"] if words[1].startswith("sweeps/") else []
+        done = subprocess.run(
+            [sys.executable, *words[1:], *smoke],
+            cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+
+
+@pytest.mark.parametrize("command", commands("sh"))
+def test_flags_of_commands_that_need_a_cluster_or_data_exist(command):
+    words = shlex.split(command)
+    start = next(i for i, word in enumerate(words) if word.startswith("sweeps/"))
+    module = importlib.import_module(words[start].removesuffix(".py").replace("/", "."))
+    (sweep,) = (
+        c
+        for c in vars(module).values()
+        if getattr(c, "question", "") == module.__name__.split(".")[1]
+    )
+    tyro.cli(sweep, args=words[start + 1 :])
+
+
+@pytest.mark.parametrize(
+    "families",
+    [(Network,), (Attribution,), (Loss,), (ClassificationMetric, Metric), (Dataset,)],
+    ids=lambda families: families[0].__name__,
+)
+def test_table_lists_what_the_package_registers(families):
+    (cells,) = (
+        row.strip("|").split("|")
+        for row in README.splitlines()
+        if row.startswith("| `small_resnet`")
+    )
+    ours = {
+        name
+        for family in families
+        for name, cls in family.registered.items()
+        if cls.__module__.split(".")[0] in ("trainables", "data_pipelines")
+    }
+    assert ours in [set(re.findall(r"`(\w+)`", cell)) for cell in cells]
+
+
+def test_example_of_a_loss_in_one_file_works(tmp_path):
+    (example,) = (block for block in blocks("python") if block.startswith("# my_loss.py"))
+    (tmp_path / "my_loss.py").write_text(example)
+    done = subprocess.run(
+        [
+            sys.executable, "sweeps/guidance_lambda.py", "--dry-run", "--smoke",
+            "--plugins", str(tmp_path / "my_loss.py"), "--losses", "energy", "outside",
+        ],
+        cwd=ROOT, env=os.environ | {"XDG_DATA_HOME": str(tmp_path)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "outside 0.005" in done.stdout

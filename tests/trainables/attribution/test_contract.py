@@ -1,0 +1,265 @@
+"""What every attribution promises.
+
+Parametrized over everything registered: a new class is tested before its author writes a test.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import trainables.attribution  # noqa: F401  registers
+from tests.device_literals import device_literals
+from tests.trainables.networks import CLASSES, hooks_of, pictures, tiny_model
+from trainables.attribution.attribution import Attribution
+from trainables.batch import Batch
+from trainables.models.network import DEPTHS, evaluating
+from trainables.models.small_resnet import SmallResNet
+from trainables.passes import Passes
+
+INDEX, TARGETS = [1, 0, 1, 2, 1], [0, 1, 2, 3, 3]
+"""Five explanations of four images; the last image has none."""
+
+
+def at_every_depth(cls: type[Attribution]) -> Iterator[Attribution]:
+    """The method as it is by default, and at each depth if it has a layer."""
+    yield cls()
+    if "layer" in {f.name for f in fields(cls)}:
+        yield from (cls(layer=depth) for depth in DEPTHS if depth != cls().layer)
+
+
+METHODS = [m for _, cls in sorted(Attribution.registered.items()) for m in at_every_depth(cls)]
+each_method = pytest.mark.parametrize("method", METHODS, ids=lambda method: method.key)
+
+
+def batch_of(images: Tensor, index: list[int], targets: list[int]) -> Batch:
+    ids = [f"image {i}" for i in range(len(images))]
+    return Batch(
+        images=images,
+        image_ids=ids,
+        image_index=torch.tensor(index),
+        targets=torch.tensor(targets),
+    )
+
+
+def maps_of(method: Attribution, batch: Batch) -> Tensor:
+    """Maps of the tiny network in eval mode, as an evaluation asks for them."""
+    model = tiny_model()
+    with evaluating(model.module), Passes(model, batch) as passes:
+        return method(passes)
+
+
+def maps_are_finite_and_one_an_explanation(method: Attribution) -> None:
+    maps = maps_of(method, batch_of(pictures(4), INDEX, TARGETS))
+    assert maps.shape[0] == len(INDEX)
+    assert maps.ndim == 3
+    assert maps.dtype == torch.float64
+    assert not maps.requires_grad
+    assert torch.isfinite(maps).all()
+    assert maps.abs().sum() > 0
+
+
+def maps_of_a_batch_equal_those_of_single_images(method: Attribution) -> None:
+    images = pictures(4)
+    together = maps_of(method, batch_of(images, INDEX, TARGETS))
+    for n, (image, target) in enumerate(zip(INDEX, TARGETS, strict=True)):
+        batch = Batch(
+            images=images[[image]],
+            image_ids=[f"image {image}"],
+            image_index=torch.tensor([0]),
+            targets=torch.tensor([target]),
+        )
+        torch.testing.assert_close(maps_of(method, batch), together[[n]], rtol=1e-9, atol=1e-13)
+
+
+def several_targets_of_an_image_equal_one_at_a_time(method: Attribution) -> None:
+    images = pictures(1)
+    together = maps_of(method, batch_of(images, [0] * CLASSES, list(range(CLASSES))))
+    for target in range(CLASSES):
+        alone = maps_of(method, batch_of(images, [0], [target]))
+        torch.testing.assert_close(alone, together[[target]], rtol=1e-9, atol=1e-13)
+
+
+def an_explanation_changes_nothing(method: Attribution) -> None:
+    model, images = tiny_model(training=False), pictures(4)
+    before = {name: tensor.clone() for name, tensor in model.module.state_dict().items()}
+    pixels = images.clone()
+    random = torch.get_rng_state()
+    with Passes(model, batch_of(images, INDEX, TARGETS)) as passes:
+        method(passes)
+    assert hooks_of(model.module) == 0
+    assert not any(part.training for part in model.module.modules())
+    assert all(p.grad is None and p.requires_grad for p in model.module.parameters())
+    assert all(torch.equal(before[k], v) for k, v in model.module.state_dict().items())
+    assert torch.equal(images, pixels)
+    assert not images.requires_grad
+    assert torch.equal(torch.get_rng_state(), random)
+    assert torch.is_grad_enabled()
+
+
+def full_size_maps_have_the_size_of_the_images(method: Attribution) -> None:
+    model = tiny_model()
+    with evaluating(model.module), Passes(model, batch_of(pictures(4), INDEX, TARGETS)) as passes:
+        maps = method(passes)
+        full = method.at_image_size(maps, passes)
+    assert full.shape == (len(INDEX), 12, 12)
+    assert full.dtype == maps.dtype
+    # interpolation stays within the range of the map
+    assert full.min() >= maps.min() - 1e-12
+    assert full.max() <= maps.max() + 1e-12
+
+
+def a_second_call_gives_the_same_bits(method: Attribution) -> None:
+    batch = batch_of(pictures(4), INDEX, TARGETS)
+    assert torch.equal(maps_of(method, batch), maps_of(method, batch))
+
+
+def training_goes_through_the_maps_or_is_refused(method: Attribution) -> None:
+    model = tiny_model(training=True)
+    batch = batch_of(pictures(3), [0, 1, 2], [3, 1, 0])
+    with Passes(model, batch, create_graph=True) as passes:
+        if not method.differentiable:
+            with pytest.raises(ValueError, match="not marked differentiable"):
+                method(passes)
+            return
+        method(passes).square().sum().backward()
+    gradient = model.module.get_submodule("layer1")[0].weight.grad
+    assert gradient is not None
+    assert torch.isfinite(gradient).all()
+    assert gradient.abs().sum() > 0
+
+
+def an_unknown_layer_is_refused_before_anything_runs(method: Attribution) -> None:
+    network = SmallResNet(width=2)
+    method.check(network)
+    if "layer" in {f.name for f in fields(method)}:
+        type(method)(layer="layer3.0.conv1").check(network)
+        with pytest.raises(ValueError, match=r"unknown layer 'conv9'; known depths: input, mid1"):
+            type(method)(layer="conv9").check(network)
+
+
+def the_method_says_what_it_is(method: Attribution) -> None:
+    assert type(method).__doc__
+    assert "Source:" in type(method).__doc__
+    assert device_literals(type(method)) == []
+
+
+CONTRACT: list[Callable[[Attribution], None]] = [
+    maps_are_finite_and_one_an_explanation,
+    maps_of_a_batch_equal_those_of_single_images,
+    several_targets_of_an_image_equal_one_at_a_time,
+    an_explanation_changes_nothing,
+    full_size_maps_have_the_size_of_the_images,
+    a_second_call_gives_the_same_bits,
+    training_goes_through_the_maps_or_is_refused,
+    an_unknown_layer_is_refused_before_anything_runs,
+    the_method_says_what_it_is,
+]
+
+
+@each_method
+@pytest.mark.parametrize("promise", CONTRACT, ids=lambda promise: promise.__name__)
+def test_contract(promise, method):
+    promise(method)
+
+
+class TestBaseClass:
+    """What no method need check by itself."""
+
+    def broken(self, monkeypatch: pytest.MonkeyPatch, maps: Tensor) -> Attribution:
+        method = METHODS[0]
+        monkeypatch.setattr(type(method), "attribute", lambda self, passes: maps)
+        return method
+
+    def test_maps_of_a_wrong_shape_are_refused(self, monkeypatch):
+        method = self.broken(monkeypatch, torch.zeros(5, 3, 4, 4))
+        message = r"\(5, 3, 4, 4\) for 5 explanations; expected \(N, h, w\)"
+        with pytest.raises(ValueError, match=message):
+            maps_of(method, batch_of(pictures(4), INDEX, TARGETS))
+
+    def test_too_few_maps_are_refused(self, monkeypatch):
+        method = self.broken(monkeypatch, torch.zeros(4, 6, 6))
+        with pytest.raises(ValueError, match=r"\(4, 6, 6\) for 5 explanations"):
+            maps_of(method, batch_of(pictures(4), INDEX, TARGETS))
+
+    @pytest.mark.parametrize("value", [torch.nan, torch.inf])
+    def test_a_map_that_is_not_finite_is_refused_and_its_image_named(self, monkeypatch, value):
+        maps = torch.zeros(5, 6, 6)
+        maps[3, 1, 2] = value  # of image 2
+        method = self.broken(monkeypatch, maps)
+        with pytest.raises(ValueError, match=r"not finite for image 'image 2'"):
+            maps_of(method, batch_of(pictures(4), INDEX, TARGETS))
+
+    def test_an_unknown_method_is_refused_and_the_known_are_listed(self):
+        with pytest.raises(ValueError, match=r"unknown attribution 'cam'; known: .*grad_cam"):
+            Attribution.named("cam")
+
+
+ONE_FILE = '''"""A method that is a whole plug-in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from trainables.attribution.attribution import Attribution
+from trainables.passes import Gradient, Passes
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientNorm(Attribution):
+    """Length of the gradient over channels.
+
+    Source: Simonyan et al., 2014, with the Euclidean norm.
+    """
+
+    name: ClassVar[str] = "gradient_norm"
+
+    layer: str = "input"
+
+    def needs(self) -> tuple[Gradient, ...]:
+        return (Gradient(layer=self.layer),)
+
+    def attribute(self, passes: Passes) -> Tensor:
+        return passes.get(Gradient(layer=self.layer)).norm(dim=1)
+'''
+
+
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> type[Attribution]:
+    """A user's file, imported as ``--plugins`` does."""
+    monkeypatch.setattr(Attribution, "registered", dict(Attribution.registered))
+    path = tmp_path / "my_attribution.py"
+    path.write_text(ONE_FILE)
+    spec = importlib.util.spec_from_file_location("my_attribution", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "my_attribution", module)
+    spec.loader.exec_module(module)
+    return Attribution.class_named("gradient_norm")
+
+
+@pytest.mark.parametrize("promise", CONTRACT, ids=lambda promise: promise.__name__)
+def test_a_method_in_one_new_file_keeps_the_contract(promise, plugin):
+    for method in at_every_depth(plugin):
+        promise(method)
+
+
+def test_a_method_in_one_new_file_is_usable_by_name_at_once(plugin):
+    method = Attribution.named("gradient_norm", layer="mid2")
+    assert type(method) is plugin
+    assert method.key == "gradient_norm_mid2"
+    images = pictures(2)
+    maps = maps_of(method, batch_of(images, [0, 1], [1, 2]))
+    assert (maps >= 0).all()
+    assert maps.shape == (2, 6, 6)

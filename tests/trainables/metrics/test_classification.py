@@ -1,0 +1,133 @@
+"""Micro F1 and mAP: the contract, the authors' arrays, plain loops, values by hand."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests import reference
+from tests.device_literals import device_literals
+from trainables.metrics.classification import F1, ClassificationMetric, MeanAveragePrecision
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "guidance" / "metrics.npz"
+METRICS = [cls() for _, cls in sorted(ClassificationMetric.registered.items())]
+each_metric = pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.key)
+
+
+@pytest.fixture(scope="module")
+def golden() -> dict[str, np.ndarray]:
+    with np.load(GOLDEN, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def split(n: int = 60, k: int = 5, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Random logits with ties, random labels with every class present."""
+    generator = np.random.default_rng(seed)
+    labels = (generator.random((n, k)) < 0.3).astype(np.uint8)
+    labels[0] = 1
+    return generator.integers(-5, 6, size=(n, k)) / 2, labels
+
+
+@each_metric
+def test_perfect_logits_score_best_and_beat_random_ones(metric: ClassificationMetric) -> None:
+    best = metric.range[1] if metric.higher_is_better else metric.range[0]
+    sign = 1 if metric.higher_is_better else -1
+    for seed in range(10):
+        logits, labels = split(seed=seed)
+        assert metric(2.0 * labels - 1, labels) == best
+        assert sign * metric(logits, labels) < sign * best
+        assert metric.range[0] <= metric(logits, labels) <= metric.range[1]
+
+
+@each_metric
+def test_order_of_images_and_of_classes_does_not_matter(metric: ClassificationMetric) -> None:
+    logits, labels = split()
+    rows, columns = np.random.default_rng(1).permutation(60), [3, 0, 4, 2, 1]
+    assert metric(logits[rows], labels[rows]) == pytest.approx(metric(logits, labels), rel=1e-12)
+    permuted = metric(logits[:, columns], labels[:, columns])
+    assert permuted == pytest.approx(metric(logits, labels), rel=1e-12)
+
+
+@each_metric
+def test_precision_and_type_of_the_inputs_do_not_matter(metric: ClassificationMetric) -> None:
+    logits, labels = split()
+    expected = metric(logits, labels)
+    assert type(expected) is float
+    assert metric(logits.astype(np.float32), labels.astype(bool)) == expected
+    assert metric(logits, labels.astype(np.float32)) == expected
+
+
+@each_metric
+def test_one_image_and_one_class_can_be_scored(metric: ClassificationMetric) -> None:
+    assert metric(np.array([[2.0]]), np.array([[1]])) == 1
+
+
+@each_metric
+def test_bad_input_is_refused(metric: ClassificationMetric) -> None:
+    logits, labels = split()
+    with pytest.raises(ValueError, match=r"\(60, 5\) and labels \(60, 4\)"):
+        metric(logits, labels[:, :4])
+    with pytest.raises(ValueError, match=r"\(60,\)"):
+        metric(logits[:, 0], labels[:, 0])
+    with pytest.raises(ValueError, match="not empty"):
+        metric(logits[:0], labels[:0])
+    with pytest.raises(ValueError, match="0 or 1, found 2"):
+        metric(logits, labels * 2)
+    logits[3, 2] = math.nan
+    with pytest.raises(ValueError, match="1 logits are NaN"):
+        metric(logits, labels)
+
+
+@each_metric
+def test_source_is_stated_and_no_device_is_named(metric: ClassificationMetric) -> None:
+    assert "Source:" in (type(metric).__doc__ or "")
+    assert device_literals(type(metric)) == []
+    assert metric.key == metric.name
+
+
+def test_f1_is_the_authors(golden: dict[str, np.ndarray]) -> None:
+    logits, labels = golden["logits"], golden["labels"]
+    assert logits[0, 0] == logits[1, 1] == 0  # exactly at the threshold: predicted
+    assert F1()(logits, labels) == pytest.approx(golden["cls_thr_0p0"][3], abs=1e-6)
+
+
+def test_map_is_scikit_learns_over_the_classes_that_occur(golden: dict[str, np.ndarray]) -> None:
+    logits, labels = golden["logits"], golden["labels"]
+    assert labels[:, 5].sum() == 0
+    expected = float(golden["map_macro_sklearn_defined_classes"])
+    assert MeanAveragePrecision()(logits, labels) == pytest.approx(expected, abs=1e-9)
+    for k in range(5):
+        alone = MeanAveragePrecision()(logits[:, [k]], labels[:, [k]])
+        assert alone == pytest.approx(golden["ap_each_sklearn"][k], abs=1e-9)
+        assert alone == pytest.approx(golden["ap_each_torchmetrics_sigmoid"][k], abs=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_scores_equal_plain_loops(seed: int) -> None:
+    logits, labels = split(seed=seed)
+    assert F1()(logits, labels) == pytest.approx(reference.micro_f1(logits, labels), rel=1e-12)
+    each = [reference.average_precision(logits[:, k], labels[:, k]) for k in range(5)]
+    expected = sum(each) / 5
+    assert MeanAveragePrecision()(logits, labels) == pytest.approx(expected, rel=1e-12)
+
+
+def test_f1_by_hand() -> None:
+    logits = np.array([[1.0, -1.0], [0.0, 2.0], [-3.0, -0.1]])
+    labels = np.array([[1, 1], [0, 1], [0, 0]])
+    # 2 hits, 1 false alarm (a logit of exactly 0 predicts), 1 miss
+    assert F1()(logits, labels) == pytest.approx(4 / 6)
+
+
+def test_f1_of_one_class_does_not_count_the_absent_class() -> None:
+    logits, labels = np.array([[1.0], [-1.0], [-1.0]]), np.array([[1], [1], [0]])
+    assert F1()(logits, labels) == pytest.approx(2 / 3)
+
+
+def test_scores_without_any_positive_are_undefined() -> None:
+    labels = np.zeros((3, 2))
+    assert math.isnan(F1()(np.full((3, 2), -1.0), labels))
+    assert F1()(np.full((3, 2), 1.0), labels) == 0
+    assert math.isnan(MeanAveragePrecision()(np.full((3, 2), 1.0), labels))

@@ -1,0 +1,70 @@
+"""Small networks in float64 with the five depths of the real ones."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from trainables.models.network import DEPTHS, Model
+
+CLASSES = 4
+PATHS = dict(zip(DEPTHS, ("", "layer1", "layer2", "layer3", "layer4"), strict=True))
+
+
+class TinyNet(nn.Module):
+    """Four stages of convolution, norm and ReLU on (B, 3, 12, 12); global pooling, linear head."""
+
+    def __init__(self, *, bias: bool = True, norm: bool = True) -> None:
+        super().__init__()
+        widths, strides = (3, 4, 5, 6, 7), (1, 2, 1, 2)
+        for k, stride in enumerate(strides):
+            stage = [nn.Conv2d(widths[k], widths[k + 1], 3, stride, padding=1, bias=bias)]
+            stage += [nn.BatchNorm2d(widths[k + 1])] if norm else []
+            setattr(self, f"layer{k + 1}", nn.Sequential(*stage, nn.ReLU()))
+        self.fc = nn.Linear(widths[-1], CLASSES, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for k in range(1, 5):
+            x = getattr(self, f"layer{k}")(x)
+        return self.fc(x.mean((2, 3)))
+
+
+def tiny_model(
+    seed: int = 0, *, bias: bool = True, norm: bool = True, training: bool = False
+) -> Model:
+    """A TinyNet with random weights and running statistics."""
+    generator = torch.Generator().manual_seed(seed)
+    module = TinyNet(bias=bias, norm=norm).double()
+    for name, tensor in module.state_dict().items():
+        if tensor.is_floating_point():
+            noise = torch.rand(tensor.shape, generator=generator, dtype=torch.float64)
+            spread = 0.5 + noise if name.endswith("running_var") else 0.8 * noise - 0.35
+            tensor.copy_(spread)
+    return Model(module.train(training), PATHS, lambda images: images.double() / 255)
+
+
+def pictures(n: int, seed: int = 0) -> Tensor:
+    """Signed encoded images, (n, 3, 12, 12)."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(n, 3, 12, 12, generator=generator, dtype=torch.float64)
+
+
+def gradient_of(model: Model, images: Tensor, targets: Tensor, layer: str) -> Tensor:
+    """Plain torch: d sum of the targets' logits / d the layer's output, one row an image."""
+    kept: list[Tensor] = []
+    if layer == "input":
+        images = images.detach().requires_grad_()
+        kept.append(images)
+        logits = model.module(images)
+    else:
+        path = model.module.get_submodule(model.path_of(layer))
+        handle = path.register_forward_hook(lambda _module, _inputs, out: kept.append(out))
+        logits = model.module(images)
+        handle.remove()
+    return torch.autograd.grad(logits.gather(1, targets[:, None]).sum(), kept[0])[0]
+
+
+def hooks_of(module: nn.Module) -> int:
+    """Hooks on a module and everything below it."""
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return sum(len(getattr(part, kind)) for part in module.modules() for kind in kinds)

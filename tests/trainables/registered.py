@@ -1,0 +1,46 @@
+"""Every class that our packages register, and an example of each."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING
+from typing import Any
+
+import data_pipelines.digit_scenes  # noqa: F401  (these register their classes)
+import trainables.attribution
+import trainables.losses
+import trainables.metrics
+import trainables.models  # noqa: F401
+from data_pipelines.configuration import Configuration, annotated_fields, default_of
+from data_pipelines.dataset import Dataset
+from tests.trainables.scenes import BASELINE
+from trainables.attribution.attribution import Attribution
+from trainables.attribution.gradient import InputXGradient
+from trainables.losses.loss import Loss
+from trainables.metrics.classification import ClassificationMetric
+from trainables.metrics.metric import Metric
+from trainables.models.network import Network
+from trainables.result import Result
+
+FAMILIES: list[Any] = [Dataset, Network, Attribution, Loss, Metric, ClassificationMetric, Result]
+REQUIRED = (BASELINE.network, BASELINE.data, InputXGradient(), BASELINE)
+"""What stands for the required fields of a class."""
+
+
+def registered_classes() -> list[type[Configuration]]:
+    """By family and name; plug-ins of tests are left out."""
+    return [
+        cls
+        for family in FAMILIES
+        for _, cls in sorted(family.registered.items())
+        if cls.__module__.split(".")[0] in ("trainables", "data_pipelines")
+    ]
+
+
+def example(cls: type[Configuration]) -> Configuration:
+    """The class with its defaults, and something fitting where there is none."""
+    required = {
+        f.name: next(one for one in REQUIRED if isinstance(one, hint))
+        for f, hint in annotated_fields(cls)
+        if default_of(f) is MISSING
+    }
+    return cls(**required)

@@ -1,0 +1,93 @@
+"""The contract of every attribution method."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from data_pipelines.configuration import Configuration
+from trainables.models.network import Network
+from trainables.passes import Gradient, Interpolation, Passes, upsample
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attribution(Configuration, family=True):
+    """Maps (model, image, target) to importance, one map an explanation.
+
+    A subclass states its needs and its equation; shape and finiteness are checked here, once for
+    all.
+    """
+
+    differentiable: ClassVar[bool] = False
+    """Whether training may backpropagate through the maps."""
+
+    interpolation: Interpolation = "bilinear"
+    """How a native map grows to the image's size."""
+
+    def check(self, network: Network) -> None:
+        """Refuse a network that the method does not suit.
+
+        Raises:
+            ValueError: a layer that the network does not have.
+        """
+        others = [need.layer for need in self.needs() if need.layer not in network.depths]
+        if not others:
+            return
+        shapes: dict[str, torch.Size] = {}
+        with torch.device("meta"):  # shapes alone: nothing is computed
+            model = network.build(2)
+            for layer in others:
+                model.module.get_submodule(model.path_of(layer)).register_forward_hook(
+                    lambda _module, _inputs, out, layer=layer: shapes.update({layer: out.shape})
+                )
+            with torch.no_grad():
+                model.module(model.encode(torch.zeros(2, 3, 64, 64, dtype=torch.uint8)))
+        for layer in others:
+            if layer not in shapes or len(shapes[layer]) != 4:
+                raise ValueError(
+                    f"layer {layer!r} gives no maps (its output is "
+                    f"{tuple(shapes.get(layer, ())) or 'not used'}); expected (B, D, h, w)"
+                )
+
+    @abstractmethod
+    def needs(self) -> tuple[Gradient, ...]:
+        """The gradients that the method reads."""
+
+    @abstractmethod
+    def attribute(self, passes: Passes) -> Tensor:
+        """Maps at the method's native resolution, (N, h, w), signed unless the method is not."""
+
+    def __call__(self, passes: Passes) -> Tensor:
+        """Maps (N, h, w), dtype of the images, checked.
+
+        Raises:
+            ValueError: the method cannot be differentiated and the passes train; a map has a wrong
+                shape or
+                holds a NaN: the message names method and image.
+        """
+        if passes.create_graph and not self.differentiable:
+            raise ValueError(
+                f"{self.key} cannot be trained through: it is not marked differentiable"
+            )
+        passes.expect(self.needs())
+        maps = self.attribute(passes)
+        batch = passes.batch
+        if maps.ndim != 3 or len(maps) != len(batch.targets):
+            raise ValueError(
+                f"{self.key} returned {tuple(maps.shape)} for {len(batch.targets)} "
+                "explanations; expected (N, h, w)"
+            )
+        finite = torch.isfinite(maps.detach()).flatten(1).all(1)
+        if not bool(finite.all()):
+            image = batch.image_ids[int(batch.image_index[~finite][0])]
+            raise ValueError(f"{self.key} returned a map that is not finite for image {image!r}")
+        return maps
+
+    def at_image_size(self, maps: Tensor, passes: Passes) -> Tensor:
+        """Native maps (N, h, w) at the images' size, (N, H, W)."""
+        height, width = passes.batch.images.shape[2:]
+        return upsample(maps, (height, width), self.interpolation)

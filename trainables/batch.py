@@ -1,0 +1,52 @@
+"""A batch: B images and N explanations asked of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Batch:
+    """B images and N explanations asked of them.
+
+    Attributes:
+        images: encoded images, (B, C, H, W), float.
+        image_ids: names of the images, B of them; noise is a function of these.
+        image_index: which image each explanation is about, (N,), int64.
+        targets: the class whose logit each explains, (N,), int64.
+        masks: region of each explanation's object, (N, H, W), bool, or None.
+
+    Raises:
+        ValueError: the shapes disagree; both are named.
+    """
+
+    images: Tensor
+    image_ids: Sequence[str]
+    image_index: Tensor
+    targets: Tensor
+    masks: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        """Check that everything speaks of the same B and N."""
+        b, n = len(self.images), len(self.targets)
+        if len(self.image_ids) != b or len(self.image_index) != n:
+            raise ValueError(
+                f"{b} images with {len(self.image_ids)} ids, {n} targets with "
+                f"{len(self.image_index)} image indices: the numbers must agree"
+            )
+        if self.masks is not None and self.masks.shape != (n, *self.images.shape[2:]):
+            raise ValueError(
+                f"masks {tuple(self.masks.shape)} for {n} explanations of images "
+                f"{tuple(self.images.shape)}"
+            )
+
+    @classmethod
+    def single(cls, images: Tensor, targets: Tensor, masks: Tensor | None = None) -> Batch:
+        """One explanation per image: N = B."""
+        index = torch.arange(len(images), device=images.device)
+        ids = [str(i) for i in range(len(images))]
+        return cls(images=images, image_ids=ids, image_index=index, targets=targets, masks=masks)

@@ -1,0 +1,292 @@
+"""Guided training: classify, and look where the boxes are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import moocore
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+import trainables.attribution
+import trainables.losses
+import trainables.metrics  # noqa: F401  (each registers its classes)
+from data_pipelines.boxes import annotated_subset
+from data_pipelines.dataset import Dataset
+from data_pipelines.image_set import ImageSet
+from trainables.attribution.attribution import Attribution
+from trainables.attribution_evaluation import (
+    AttributionEvaluation,
+    guidance_protocols,
+    leave_examples,
+    leave_rows,
+)
+from trainables.batch import Batch
+from trainables.classifier_training import ClassifierTraining
+from trainables.losses.loss import Loss
+from trainables.models.network import Model
+from trainables.passes import Passes
+from trainables.scoring import batch_of, score
+from trainables.training import TARGETS, Losses, Training, best_epoch, restore
+from trainables.trial import Trial
+
+PAPER_BATCH_SIZE, PAPER_SIZE_PX = 64, 224
+STEP_COST = {"input": 6.3, "mid1": 5.7, "mid2": 4.85, "mid3": 3.7, "final": 3.0}
+"""Forwards that a guided step costs, by depth (ResNet-50, counted FLOPs); an unknown layer counts
+as the input."""
+OBJECTIVES = ("val/f1", "val/epg", "val/box_iou_tuned")
+ROUNDING = 0.005
+"""Values are also compared after rounding to multiples of this, as the authors' code does."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuidedTraining(Training):
+    """Binary cross-entropy plus lambda times the localization loss, summed over the batch.
+
+    One class of each annotated image is explained per step.
+
+    Starts from a baseline's best epoch. Without a loss it is the control: the same training,
+    unguided.
+
+    Source: Model Guidance (Rao et al., ICCV 2023), equation 1, section 4 and the authors' code.
+    Departs: pairs whose mask is empty (a box rounded to nothing) are left out of the localization
+        loss; there
+        the reference's PPCE is NaN and its other losses give no signal.
+    """
+
+    name: ClassVar[str] = "guided_training"
+    paper: ClassVar[str] = "Model Guidance, ICCV 2023"
+
+    start: ClassifierTraining
+    loss: Loss | None = None
+    """None is the control."""
+    attribution: Attribution | None = None
+    """The maps that are guided, and by which the model is judged."""
+    lambda_loc: float = 0.0
+    """Weight of the localization loss on the paper's scale: 64 images of 224 px per step."""
+    dilation: float = 0.0
+    """Share of a box's width and height added on each side, in training only (Model Guidance,
+    section 5.4)."""
+    annotated_fraction: float = 1.0
+    """Share of the training images whose boxes are used (Model Guidance, section 5.4)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.lambda_loc < 0:
+            raise ValueError(
+                f"lambda_loc = {self.lambda_loc}: must not be negative; 0 is the control"
+            )
+        if (self.loss is None) != (self.attribution is None) or (self.loss is None) != (
+            self.lambda_loc == 0
+        ):
+            raise ValueError(
+                "a guided training has a loss, an attribution and a positive lambda; the "
+                "control has none"
+            )
+        if self.attribution is not None and not self.attribution.differentiable:
+            raise ValueError(
+                f"attribution {self.attribution.key} cannot guide: it is not marked differentiable"
+            )
+        if not 0 < self.annotated_fraction <= 1 or self.dilation < 0:
+            raise ValueError(
+                f"annotated_fraction = {self.annotated_fraction}, dilation = {self.dilation}: "
+                "the fraction must lie in (0, 1], the dilation must not be negative"
+            )
+
+    @property
+    def label(self) -> str:
+        what = "control" if self.loss is None else f"{self.loss.key} {self.lambda_loc:g}"
+        where = "" if self.attribution is None else f" {self.attribution.key}"
+        return f"{what}{where} {self.start.network.key} seed {self.seed}"
+
+    @property
+    def baseline(self) -> ClassifierTraining:
+        return self.start
+
+    @property
+    def dataset(self) -> Dataset:
+        return self.start.dataset
+
+    @property
+    def size_px(self) -> int:
+        return self.start.size_px
+
+    @property
+    def dependencies(self) -> tuple[ClassifierTraining | AttributionEvaluation, ...]:
+        """The baseline, and its evaluation that selected the IoU threshold."""
+        return (self.start,) if self.reference is None else (self.start, self.reference)
+
+    @property
+    def reference(self) -> AttributionEvaluation | None:
+        """The baseline's evaluation with the same attribution; the control has none."""
+        return (
+            None
+            if self.attribution is None
+            else AttributionEvaluation(of=self.start, attribution=self.attribution)
+        )
+
+    @property
+    def directions(self) -> dict[str, str]:
+        localization = {} if self.reference is None else self.reference.directions
+        return self.start.directions | localization | {"localization_loss": "min"}
+
+    @property
+    def lambda_scale(self) -> float:
+        """Factor from the paper's lambda to ours.
+
+        The loss is summed over the batch, RRR* also over pixels.
+        """
+        scale = PAPER_BATCH_SIZE / self.batch_size
+        if self.loss is not None and self.loss.summed_over_pixels:
+            scale *= (PAPER_SIZE_PX / self.size_px) ** 2
+        return scale
+
+    def cost(self, images: dict[str, int]) -> float:
+        """Training steps by depth; an evaluation is a forward and, by depth, a backward."""
+        if self.attribution is None:
+            return self.epochs * (3.0 * images["train"] + images["val"])
+        step = STEP_COST.get(getattr(self.attribution, "layer", "input"), STEP_COST["input"])
+        maps = 1 + 1.5 * (step - 3.0) / 3.3  # about 1.5 classes an image
+        return self.epochs * (step * images["train"] + maps * images["val"]) + maps * images["test"]
+
+    def check(self) -> None:
+        """The layer exists in the network."""
+        if self.attribution is not None:
+            self.attribution.check(self.start.network)
+
+    def keeps(self, history: list[dict[str, float]]) -> set[int]:
+        """The best validation F1, the last epoch, and this run's Pareto-dominant epochs.
+
+        The pooled front of a configuration lies within the fronts of its runs, so no member is
+        ever missing.
+        """
+        return {best_epoch(history, "val/f1"), len(history)} | own_front(history)
+
+    def compute(self, trial: Trial) -> None:
+        images = trial.images("train")
+        model = self.start.network.build(len(images.classes))
+        model.module.to(trial.device)
+        baseline = trial.summary_of(self.start)
+        restore(trial, self.start, baseline, baseline["epoch"], model)
+        protocols = None
+        if self.reference is not None:
+            protocols = guidance_protocols(trial.summary_of(self.reference)["iou_threshold"])
+        annotated = np.zeros(len(images), dtype=bool)
+        annotated[annotated_subset(len(images), self.annotated_fraction, self.seed)] = True
+
+        def step(epoch: int, chosen: np.ndarray) -> Losses:
+            model.module.train()
+            labels = torch.from_numpy(images.labels[chosen]).to(trial.device, torch.float32)
+            if self.loss is None or self.attribution is None:
+                x = model.encode(torch.from_numpy(images.images(chosen)).to(trial.device))
+                loss = functional.binary_cross_entropy_with_logits(model.module(x), labels)
+                loss.backward()
+                return {"loss": loss.item()}
+            explained, targets = draw_targets(trial, images, epoch, chosen)
+            batch = batch_of(model, images, trial.device, chosen, explained, targets, self.dilation)
+            used = torch.from_numpy(annotated[explained]).to(trial.device)
+            classification, localization = guided_step(
+                model,
+                batch,
+                labels,
+                used,
+                self.attribution,
+                self.loss,
+                self.lambda_loc * self.lambda_scale,
+            )
+            return {
+                "loss": classification,
+                "localization_loss": localization / max(int(used.sum()), 1),
+            }
+
+        def evaluate() -> dict[str, float]:
+            scores = score(model, trial.images("val"), trial.device, self.attribution, protocols)
+            return scores.as_metrics("val") | {"lambda_used": self.lambda_loc * self.lambda_scale}
+
+        state = self.fit(trial, model, step, evaluate)
+        summary = {"epoch": best_epoch(state.history, "val/f1"), "weights": state.notes["weights"]}
+        if self.attribution is not None:
+            leave_examples(
+                trial, model, self.attribution
+            )  # of the last epoch, which the model holds
+            rows = []
+            for epoch in sorted(map(int, summary["weights"])):
+                restore(trial, self, summary, epoch, model)
+                scores = score(
+                    model, trial.images("test"), trial.device, self.attribution, protocols
+                )
+                trial.report(epoch, scores.as_metrics("test"))
+                rows.append(scores.rows.assign(split="test", epoch=epoch))
+            leave_rows(trial, rows)
+        trial.finish(summary)
+
+
+def guided_step(
+    model: Model,
+    batch: Batch,
+    labels: Tensor,
+    annotated: Tensor,
+    attribution: Attribution,
+    loss: Loss,
+    weight: float,
+) -> tuple[float, float]:
+    """One forward, one explanation backward, one outer backward; leaves the gradients.
+
+    Args:
+        model: in the mode that it trains in.
+        batch: images (B, C, H, W) with at most one explanation each and its mask.
+        labels: multi-hot, (B, K), float.
+        annotated: whether an explanation counts in the localization loss, (N,), bool. With batch
+            statistics
+            the map of an image depends on which others are explained, so the others stay in the
+            batch.
+        attribution: the maps that are guided.
+        loss: the localization loss.
+        weight: lambda, already at the scale of this batch and image size.
+
+    Returns:
+        The mean binary cross-entropy and the summed localization loss.
+    """
+    counted = annotated & batch.masks.flatten(1).any(1) if batch.masks is not None else annotated
+    with Passes(model, batch, create_graph=True) as passes:
+        localization = labels.new_zeros(())
+        if bool(counted.any()) and batch.masks is not None:
+            maps = attribution.at_image_size(loss.prepare(attribution(passes)), passes)
+            localization = loss(maps[counted], batch.masks[counted]).sum()
+        classification = functional.binary_cross_entropy_with_logits(passes.logits, labels)
+        weights = [p for p in model.module.parameters() if p.requires_grad]
+        # only the weights': the images' own gradient would cost half a per cent more at the input
+        (classification + weight * localization).backward(inputs=weights)
+    return classification.item(), localization.item()
+
+
+def draw_targets(
+    trial: Trial, images: ImageSet, epoch: int, chosen: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """One positive class of each chosen image, drawn uniformly, anew each epoch.
+
+    Images without any are left out.
+
+    A function of (seed, epoch, image), whatever the batches are.
+    """
+    draws = trial.generator(TARGETS, epoch).random(len(images))
+    explained, targets = [], []
+    for index in chosen.tolist():
+        positives = images.positives(index)
+        if len(positives):
+            explained.append(index)
+            targets.append(int(positives[int(draws[index] * len(positives))]))
+    return np.array(explained, dtype=np.int64), np.array(targets, dtype=np.int64)
+
+
+def own_front(history: list[dict[str, float]]) -> set[int]:
+    """Epochs (from 1) that no other of the run dominates in F1, EPG and IoU, raw or rounded."""
+    points = np.array([[x.get(o, np.nan) for o in OBJECTIVES] for x in history])
+    points = np.nan_to_num(points, nan=-1.0)  # undefined is worse than anything
+    rounded = np.round(points / ROUNDING)
+    kept = moocore.is_nondominated(points, maximise=True, keep_weakly=True)
+    kept = kept | moocore.is_nondominated(rounded, maximise=True)
+    return {int(i) + 1 for i in np.flatnonzero(kept)}

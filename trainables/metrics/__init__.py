@@ -1,0 +1,5 @@
+"""Metrics: what maps and logits are judged by, one family a file."""
+
+from data_pipelines.configuration import import_files_of
+
+import_files_of(__name__, __path__)

@@ -1,0 +1,97 @@
+"""Classification metrics of a whole split: micro F1 and mean average precision."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from sklearn.metrics import average_precision_score, f1_score
+
+from data_pipelines.configuration import Configuration
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassificationMetric(Configuration, ABC, family=True):
+    """Scores the logits of a split against its labels, one number for all; NaN where undefined."""
+
+    higher_is_better: ClassVar[bool]
+    range: ClassVar[tuple[float, float]]
+
+    def __call__(self, logits: np.ndarray, labels: np.ndarray) -> float:
+        """The score.
+
+        Args:
+            logits: one an image and class, (N, K), float.
+            labels: 1 where the class is in the image, else 0, (N, K), any number type or bool.
+
+        Raises:
+            ValueError: shapes differ or are not (N, K), there is no image, a logit is not finite,
+                or a label is neither 0 nor 1.
+        """
+        logits, labels = np.asarray(logits, dtype=np.float64), np.asarray(labels)
+        if logits.ndim != 2 or logits.shape != labels.shape or logits.size == 0:
+            raise ValueError(
+                f"{self.key}: logits {logits.shape} and labels {labels.shape} must "
+                "be equal, (N, K), and not empty"
+            )
+        if not np.isfinite(logits).all():
+            raise ValueError(
+                f"{self.key}: {int((~np.isfinite(logits)).sum())} logits are NaN or infinite"
+            )
+        if not np.isin(labels, (0, 1)).all():
+            raise ValueError(
+                f"{self.key}: labels must be 0 or 1, found {labels[~np.isin(labels, (0, 1))][0]}"
+            )
+        return self.over_split(logits, labels.astype(np.int64))
+
+    @abstractmethod
+    def over_split(self, logits: np.ndarray, labels: np.ndarray) -> float:
+        """The equation: float64 (N, K) and int64 (N, K), already checked, to a number."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class F1(ClassificationMetric):
+    """Micro F1 over all images and classes; a class is predicted where its logit is at least 0.
+
+    Undefined, NaN, where nothing is predicted and nothing is there.
+
+    Source: Model Guidance (Rao et al., ICCV 2023), section 3.3; logit >= 0 is the authors' code's.
+    """
+
+    name: ClassVar[str] = "f1"
+    higher_is_better: ClassVar[bool] = True
+    range: ClassVar[tuple[float, float]] = (0.0, 1.0)
+
+    def over_split(self, logits: np.ndarray, labels: np.ndarray) -> float:
+        """2 TP / (2 TP + FP + FN)."""
+        # Flat: given as (N, 1), scikit-learn would count the absent class as a second one.
+        return float(
+            f1_score(labels.ravel(), (logits >= 0).ravel().astype(np.int64), zero_division=np.nan)
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanAveragePrecision(ClassificationMetric):
+    """Mean over the classes of average precision; classes without a positive are left out.
+
+    Undefined, NaN, where no class has a positive. Average precision is the step-wise sum, not
+    interpolated.
+
+    Source: Model Guidance (Rao et al., ICCV 2023), supplement B.1. Its code has no such metric, so
+        the macro mean and the definition of average precision are scikit-learn's.
+    """
+
+    name: ClassVar[str] = "map"
+    higher_is_better: ClassVar[bool] = True
+    range: ClassVar[tuple[float, float]] = (0.0, 1.0)
+
+    def over_split(self, logits: np.ndarray, labels: np.ndarray) -> float:
+        """Mean of the average precisions of the classes that occur."""
+        each = [
+            average_precision_score(labels[:, k], logits[:, k])
+            for k in range(labels.shape[1])
+            if labels[:, k].any()
+        ]
+        return float(np.mean(each)) if each else float("nan")

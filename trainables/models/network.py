@@ -1,0 +1,100 @@
+"""What a network is to this project: a module, a table of depths, and the way pixels enter."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from data_pipelines.configuration import Configuration
+
+DEPTHS = ("input", "mid1", "mid2", "mid3", "final")
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A built network: what passes ask questions of.
+
+    Attributes:
+        module: maps encoded images (B, C, H, W) to logits (B, K).
+        depths: module path of each named depth; the input has the empty path.
+        encode: maps uint8 images (B, 3, H, W) to the float images that the module takes.
+    """
+
+    module: nn.Module
+    depths: Mapping[str, str]
+    encode: Callable[[Tensor], Tensor]
+
+    def path_of(self, layer: str) -> str:
+        """Module path of a depth (``final``) or of any module (``layer3.0.conv1``).
+
+        The path of the input is empty.
+
+        Raises:
+            ValueError: neither a depth nor a module of this network.
+        """
+        if layer in self.depths:
+            return self.depths[layer]
+        if layer and layer in dict(self.module.named_modules()):
+            return layer
+        raise ValueError(
+            f"unknown layer {layer!r}; known depths: {', '.join(self.depths)}; any module path "
+            "is a layer too"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network(Configuration, family=True):
+    """An architecture by name. A subclass says how to make its module and where its depths are."""
+
+    depths: ClassVar[Mapping[str, str]]
+    """Module path of each of input, mid1, mid2, mid3, final."""
+
+    @abstractmethod
+    def module(self, classes: int) -> nn.Module:
+        """A freshly initialized module with ``classes`` logits; the caller seeds the generator."""
+
+    def encode(self, images: Tensor) -> Tensor:
+        """uint8 (B, 3, H, W) to float32: scaled to [0, 1], then ImageNet mean and deviation."""
+        mean = torch.tensor(IMAGENET_MEAN, device=images.device).view(3, 1, 1)
+        std = torch.tensor(IMAGENET_STD, device=images.device).view(3, 1, 1)
+        return (images.float() / 255 - mean) / std
+
+    def build(self, classes: int) -> Model:
+        """The module with every in-place operation off, ready for passes.
+
+        An in-place ReLU behind a kept feature would change it, and Grad-CAM would be silently
+        wrong.
+        """
+        module = self.module(classes)
+        for part in module.modules():
+            if hasattr(part, "inplace"):
+                part.inplace = False  # type: ignore[assignment]
+        return Model(module, self.depths, self.encode)
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Eval mode with frozen parameters, both restored at the end.
+
+    No weight gradient is computed then.
+    """
+    modes = {part: part.training for part in module.modules()}
+    trained = [p for p in module.parameters() if p.requires_grad]
+    module.eval()
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for part, training in modes.items():
+            part.training = training
+        for parameter in trained:
+            parameter.requires_grad_(True)

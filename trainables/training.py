@@ -1,0 +1,167 @@
+"""Training epoch by epoch: resumable, replayable, with the weights of chosen epochs kept."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from trainables.checkpoint import (
+    TrainingState,
+    load_training,
+    load_weights,
+    save_training,
+    save_weights,
+)
+from trainables.models.network import Model
+from trainables.result import Result
+from trainables.trial import DivergedError, Trial
+
+if TYPE_CHECKING:
+    from trainables.classifier_training import ClassifierTraining
+
+SHUFFLE, TARGETS = 1, 2
+"""Streams of random numbers: (seed, stream, epoch)."""
+
+Losses = dict[str, float]
+Step = Callable[[int, np.ndarray], Losses]
+"""Takes the epoch and the indices of a batch, updates gradients, returns its losses by name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training(Result):
+    """A result that trains a network with Adam, without schedule or weight decay.
+
+    Source: Model Guidance (Rao et al., ICCV 2023), section 4.
+    """
+
+    epochs: int = 50
+    """Epochs. 50 for guided VOC, 10 for guided COCO, 300 and 60 for the baselines (Model Guidance,
+    D.1)."""
+    batch_size: int = 64
+    """Images per step. 64 in the paper; its lambdas belong to it."""
+    learning_rate: float = 1e-4
+    """1e-4 in the paper."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("epochs", "batch_size", "learning_rate"):
+            if getattr(self, name) <= 0:
+                raise ValueError(
+                    f"{type(self).__name__}.{name} = {getattr(self, name)}: must be positive"
+                )
+
+    @property
+    @abstractmethod
+    def baseline(self) -> ClassifierTraining:
+        """The training without guidance that this one started from, or is."""
+
+    @abstractmethod
+    def keeps(self, history: list[dict[str, float]]) -> set[int]:
+        """Epochs (from 1) whose weights must be kept, given the metrics so far."""
+
+    def fit(
+        self, trial: Trial, model: Model, step: Step, evaluate: Callable[[], dict[str, float]]
+    ) -> TrainingState:
+        """Train from the newest complete checkpoint, or from the model as it is.
+
+        Checkpoint first, then log: an epoch that was logged is never computed again, and an epoch
+        that was
+        computed but not logged is logged from the checkpoint.
+
+        Raises:
+            DivergedError: a loss is no number; names epoch and step.
+        """
+        optimizer = torch.optim.Adam(model.module.parameters(), lr=self.learning_rate)
+        path = trial.folder / "checkpoint.safetensors"
+        state = load_training(path, model.module, optimizer)
+        for epoch, metrics in enumerate(state.history, 1):
+            trial.report(epoch, metrics)
+        for epoch in range(state.epoch + 1, self.epochs + 1):
+            torch.manual_seed(_seed_of(trial, epoch))  # for layers that draw, such as dropout
+            losses = [
+                self._step(epoch, n, batch, step, optimizer)
+                for n, batch in self._batches(trial, epoch)
+            ]
+            metrics = {
+                f"train/{name}": float(np.mean([x[name] for x in losses])) for name in losses[0]
+            }
+            with _located(f"evaluation after epoch {epoch}"):
+                metrics |= evaluate()
+            state.history.append(metrics)
+            state.epoch = epoch
+            weights: dict[str, str] = state.notes.setdefault("weights", {})
+            weights[str(epoch)] = save_weights(weights_path(trial.folder, epoch), model.module)
+            unkept = {e for e in weights if int(e) not in self.keeps(state.history)}
+            for e in unkept:
+                del weights[e]
+            save_training(path, model.module, optimizer, state)
+            for e in unkept:
+                weights_path(trial.folder, int(e)).unlink(missing_ok=True)
+            trial.report(epoch, metrics)
+        return state
+
+    def _batches(self, trial: Trial, epoch: int) -> Iterator[tuple[int, np.ndarray]]:
+        """Shuffled batches of image indices; the order is a function of (seed, epoch)."""
+        order = trial.generator(SHUFFLE, epoch).permutation(len(trial.images("train")))
+        for n, start in enumerate(range(0, len(order), self.batch_size), 1):
+            yield n, order[start : start + self.batch_size]
+
+    def _step(
+        self,
+        epoch: int,
+        number: int,
+        batch: np.ndarray,
+        step: Step,
+        optimizer: torch.optim.Optimizer,
+    ) -> Losses:
+        optimizer.zero_grad(set_to_none=True)
+        with _located(f"epoch {epoch}, step {number}"):
+            losses = step(epoch, batch)
+        for name, value in losses.items():
+            if not math.isfinite(value):
+                raise DivergedError(
+                    f"{name} is {value} at epoch {epoch}, step {number}; lower the learning "
+                    "rate or lambda"
+                )
+        optimizer.step()
+        return losses
+
+
+@contextmanager
+def _located(place: str) -> Iterator[None]:
+    """Say where a ValueError came about: weights that diverge show in maps and logits first."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from error
+
+
+def _seed_of(trial: Trial, epoch: int) -> int:
+    return int(trial.generator(0, epoch).integers(2**62))
+
+
+def weights_path(folder: Path, epoch: int) -> Path:
+    """Where the weights after an epoch lie."""
+    return folder / "weights" / f"epoch-{epoch:04d}.safetensors"
+
+
+def best_epoch(history: list[dict[str, float]], metric: str) -> int:
+    """The first epoch (from 1) with the highest value; an undefined one never wins."""
+    values = [x.get(metric, math.nan) for x in history]
+    return int(np.argmax([-math.inf if math.isnan(v) else v for v in values])) + 1
+
+
+def restore(
+    trial: Trial, training: Result, summary: dict[str, Any], epoch: int, model: Model
+) -> None:
+    """Fill a model with the kept weights of another result's epoch."""
+    path = weights_path(trial.storage / training.result_id, epoch)
+    load_weights(path, model.module, summary["weights"][str(epoch)])

@@ -1,0 +1,222 @@
+"""Where a result is computed: device, threads, seeds, storage, and the Tune function."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from data_pipelines.image_set import ImageSet
+from trainables.checkpoint import write_bytes
+from trainables.result import Result
+from trainables.source import source_fingerprint
+
+Event = dict[str, Any]
+"""What a trial tells: ``result_id``, ``event`` (running, epoch, finished, failed), and what
+belongs to it."""
+
+
+class Feed(Protocol):
+    """One decoded split, wherever it lies."""
+
+    def load(self) -> ImageSet:
+        """The images, without a copy where the feed allows."""
+        ...
+
+
+FeedKey = tuple[str, str, int]
+"""(id of the dataset, split, side in pixels)."""
+
+
+class DivergedError(ValueError):
+    """A loss that is no number."""
+
+
+class Trial:
+    """One result being computed: what its ``compute`` may ask for and tell.
+
+    Attributes:
+        folder: ``<storage>/<result_id>``; everything that outlives the process lies there.
+        device: where tensors live; the only place that chooses it.
+    """
+
+    def __init__(
+        self,
+        result: Result,
+        storage: Path,
+        feeds: Mapping[FeedKey, Feed],
+        emit: Callable[[Event], None],
+    ):
+        self.result, self.storage, self._feeds, self._emit = result, storage, feeds, emit
+        self.folder = storage / result.result_id
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def images(self, split: str) -> ImageSet:
+        """A split of the result's dataset at its size."""
+        return self._feeds[feed_key(self.result, split)].load()
+
+    def report(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Log metrics of one step, but for undefined ones: their defined fraction says so."""
+        finite = {key: float(value) for key, value in metrics.items() if math.isfinite(value)}
+        self._emit(
+            {"event": "epoch", "result_id": self.result.result_id, "step": step, "metrics": finite}
+        )
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Leave what dependents read; written last and whole."""
+        write_bytes(self.folder / "result.json", json.dumps(summary, indent=1).encode())
+
+    def summary_of(self, dependency: Result) -> dict[str, Any]:
+        """What a dependency left.
+
+        Raises:
+            FileNotFoundError: the dependency left nothing.
+        """
+        path = self.storage / dependency.result_id / "result.json"
+        if not path.exists():
+            raise FileNotFoundError(
+                f"{path}: {dependency.label} has left no result; launch the sweep again"
+            )
+        summary: dict[str, Any] = json.loads(path.read_text())
+        return summary
+
+    @property
+    def artifacts(self) -> Path:
+        """Folder whose files the launch logs to MLflow when the result is finished."""
+        folder = self.folder / "artifacts"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def generator(self, *stream: int) -> np.random.Generator:
+        """Random numbers as a function of the result's seed and these numbers, nothing else."""
+        return np.random.default_rng([self.result.seed, *stream])
+
+
+def feed_key(result: Result, split: str) -> FeedKey:
+    """Which feed a result reads a split from."""
+    return (result.dataset.result_id, split, result.size_px)
+
+
+@contextmanager
+def environment(result: Result) -> Iterator[None]:
+    """Threads, seeds, dtype, determinism and grad mode as stated; restored at the end.
+
+    A reused worker keeps what its last trial left behind, so every trial sets all of it.
+    """
+    threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
+    deterministic, warn_only = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    torch.set_num_threads(result.threads)
+    torch.set_default_dtype(torch.float32)
+    os.environ.setdefault(
+        "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+    )  # cuBLAS is deterministic only with it
+    # the backward of bilinear upsampling has no deterministic form on GPUs: warn there, never fail
+    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+    try:
+        with torch.random.fork_rng(), torch.enable_grad():
+            torch.manual_seed(result.seed)
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_default_dtype(dtype)
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+
+
+def run(
+    result: Result, storage: Path, feeds: Mapping[FeedKey, Feed], emit: Callable[[Event], None]
+) -> bool:
+    """Compute one result; whether it succeeded.
+
+    A failure is told, not raised: the bundle goes on.
+    """
+    started = time.monotonic()
+    device = (
+        torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu"
+    )
+    emit({"event": "running", "result_id": result.result_id, "pid": os.getpid(), "device": device})
+    try:
+        with environment(result):
+            result.compute(Trial(result, storage, feeds, emit))
+    except Exception as error:  # whatever a plug-in raises fails its own result, never the sweep
+        reason = f"{type(error).__name__}: {error}"
+        trace = traceback.format_exc()
+        emit(
+            {"event": "failed", "result_id": result.result_id, "reason": reason, "traceback": trace}
+        )
+        return False
+    emit(
+        {"event": "finished", "result_id": result.result_id, "seconds": time.monotonic() - started}
+    )
+    return True
+
+
+def tune_trial(
+    config: dict[str, Any],
+    *,
+    feeds: Mapping[FeedKey, Feed],
+    storage: str,
+    source: str,
+) -> None:
+    """The Tune function trainable: the results of one bundle, one after the other."""
+    from ray import tune  # here, so that everything else of the package runs without Ray
+
+    def tell(event: Event) -> None:
+        tune.report({"event": json.dumps(event)})
+
+    if source_fingerprint() == source:
+        run_bundle(config["bundle"], Path(storage), feeds, tell)
+        return
+    reason = (
+        f"this worker runs other code ({source_fingerprint()}) than the driver ({source}): a file "
+        "was edited while the sweep ran, or the cluster has another image; run the command again"
+    )
+    for result in config["bundle"]:
+        tell({"event": "failed", "result_id": result.result_id, "reason": reason})
+
+
+def run_bundle(
+    bundle: Sequence[Result],
+    storage: Path,
+    feeds: Mapping[FeedKey, Feed],
+    emit: Callable[[Event], None],
+) -> None:
+    """Compute results in order; one that fails takes along only what depends on it."""
+    failed: set[str] = set()
+    for result in bundle:
+        lost = [d.result_id for d in result.dependencies if d.result_id in failed]
+        if lost:
+            emit(
+                {
+                    "event": "failed",
+                    "result_id": result.result_id,
+                    "reason": f"not run: {lost[0]} failed",
+                }
+            )
+        if lost or not run(result, storage, feeds, emit):
+            failed.add(result.result_id)
+
+
+def run_locally(
+    result: Result, storage: Path, feeds: Mapping[FeedKey, Feed], emit: Callable[[Event], None]
+) -> bool:
+    """Compute a result and what it depends on in this process: for tests, for the debugger."""
+    for dependency in result.dependencies:
+        if not (storage / dependency.result_id / "result.json").exists() and not run_locally(
+            dependency, storage, feeds, emit
+        ):
+            return False
+    return run(result, storage, feeds, emit)
