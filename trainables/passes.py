@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, Protocol, Self, TypeVar
 
 import torch
@@ -14,9 +16,14 @@ from torch.utils.hooks import RemovableHandle
 
 from trainables.arrangement import Arrangement
 from trainables.batch import Batch
+from trainables.footprint import bytes_per_image, measured_forward
 from trainables.models.network import Model
 
 Interpolation = Literal["bilinear", "nearest"]
+Mode = Literal["plain", "explanation"]
+BUDGET_BYTES = 2**30
+"""What the copies of one slab may take: a gigabyte holds some 5 forwards of ResNet-50 at 224 px with
+their graph."""
 Answer = TypeVar("Answer", covariant=True)
 
 
@@ -29,18 +36,54 @@ class Request(Protocol[Answer]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gradient:
-    """Gradient of each target's logit with respect to a layer's output, (N, D, h, w).
+class Feature:
+    """A layer's output for each explanation, (N, D, h, w); a ViT's tokens come as their grid.
 
-    Also what an attribution *needs*: all expected layers share one forward and one backward per
-    round.
+    In training it carries the graph. A *need*: what an attribution announces before the forward.
     """
 
     layer: str
 
     def compute(self, passes: Passes) -> Tensor:
+        """Row n is the output for the image of explanation n."""
+        return passes.as_maps(passes.features[self.layer])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gradient:
+    """Gradient of each target's logit with respect to a layer's output, (N, D, h, w).
+
+    A *need*, too: all expected layers share one forward, and one backward per round and mode. In
+    the mode ``explanation`` the dynamic weights of B-cos layers count as constants; it differs in
+    the backward only.
+    """
+
+    layer: str
+    mode: Mode = "plain"
+
+    def compute(self, passes: Passes) -> Tensor:
         """Row n is d logit[image n, target n] / d feature of image n."""
-        return passes.gradients[self.layer]
+        return passes.as_maps(passes.gradients(self.mode)[self.layer])
+
+
+Need = Feature | Gradient
+
+
+@dataclass(frozen=True, eq=False)
+class Slab:
+    """Some of the perturbed copies of a batch's images: S copies with M explanations.
+
+    Attributes:
+        sample: number of each copy among those of its image, (S,).
+        image: the parent's image behind each copy, (S,).
+        index: the copy that each explanation looks at, (M,).
+        of: the parent's explanation behind each, (M,).
+    """
+
+    sample: Tensor
+    image: Tensor
+    index: Tensor
+    of: Tensor
 
 
 @dataclass
@@ -84,19 +127,23 @@ class Passes:
         *,
         create_graph: bool = False,
         parent: Passes | None = None,
+        budget_bytes: int = BUDGET_BYTES,
     ):
         self.model, self.batch, self.create_graph = model, batch, create_graph
+        self.budget_bytes: int = parent.budget_bytes if parent else budget_bytes
         self.counts: Counts = parent.counts if parent else Counts()
         self._root: Passes = parent._root if parent else self
         self._handles: dict[int, list[RemovableHandle]] = {}  # of the root: by model
         self._keep: Callable[[str, Tensor], None] | None = (
             None  # of the root: set while a forward runs
         )
-        self._needed: list[str] = []
+        self._kept: list[str] = []  # layers whose output is kept
+        self._needed: dict[Mode, list[str]] = {}  # layers whose gradient is asked for
         self._arrangement: Arrangement | None = None
         self._logits: Tensor | None = None  # of the rows
         self._features: dict[str, Tensor] = {}
-        self._gradients: dict[str, Tensor] | None = None
+        self._gradients: dict[Mode, dict[str, Tensor]] = {}
+        self._measure = False  # whether the forward shall say what an image costs
         self._answers: dict[Any, Any] = {}
         self.training = create_graph or model.module.training
         if self.training and Arrangement.in_rounds(batch.image_index).rounds > 1:
@@ -112,30 +159,40 @@ class Passes:
         self._handles.clear()
         self._features.clear()
         self._answers.clear()
-        self._gradients = self._logits = None
+        self._gradients.clear()
+        self._logits = None
 
-    def expect(self, needs: Iterable[Gradient]) -> None:
-        """Announce gradients; may be called until the forward has run.
+    def expect(self, needs: Iterable[Need]) -> None:
+        """Announce features and gradients; may be called until the forward has run.
 
         Raises:
-            ValueError: an unknown layer.
+            ValueError: an unknown layer, or the explanation mode of a network that has none.
             RuntimeError: the forward has run without one of these layers.
         """
         for need in needs:
-            if need.layer in self._needed:
+            mode = need.mode if isinstance(need, Gradient) else None
+            known = self._kept if mode is None else self._needed.get(mode, [])
+            if need.layer in known:
                 continue
             self.model.path_of(need.layer)
-            if self._arrangement is not None:
+            if mode == "explanation" and self.model.explaining is None:
+                raise ValueError("only networks of B-cos layers have an explanation mode")
+            ran = self._arrangement is not None
+            if ran and (mode is not None or need.layer not in self._features):
+                what = "output of" if mode is None else "gradient at"
                 raise RuntimeError(
-                    f"the gradient at {need.layer!r} was not expected before the forward ran "
-                    f"(expected: {', '.join(self._needed) or 'none'}); call expect() first"
+                    f"the {what} {need.layer!r} was not expected before the forward ran "
+                    f"(expected: {', '.join(self._kept) or 'none'}); call expect() first"
                 )
-            self._needed.append(need.layer)
+            if need.layer not in self._kept:
+                self._kept.append(need.layer)
+            if mode is not None:
+                self._needed.setdefault(mode, []).append(need.layer)
 
     def get(self, request: Request[Answer]) -> Answer:
         """The request's answer, computed the first time it is asked for."""
         if request not in self._answers:
-            if isinstance(request, Gradient):
+            if isinstance(request, Feature | Gradient):
                 self.expect([request])
             self._answers[request] = request.compute(self)
         answer: Answer = self._answers[request]
@@ -148,22 +205,62 @@ class Passes:
         return arrangement.of_images(logits if self.create_graph else logits.detach())
 
     def feature(self, layer: str) -> Tensor:
-        """A layer's output for each explanation, (N, D, h, w); in training it carries the graph."""
-        self.expect([Gradient(layer=layer)])
-        arrangement, _ = self._forward()
-        feature = self._features[layer]
-        return arrangement.of_explanations(feature if self.create_graph else feature.detach())
+        """`Feature` of the layer."""
+        return self.get(Feature(layer=layer))
 
     @property
-    def gradients(self) -> dict[str, Tensor]:
-        """Gradients of all expected layers, each (N, D, h, w)."""
-        if self._gradients is None:
+    def features(self) -> dict[str, Tensor]:
+        """Outputs of all expected layers for each explanation, as the layers gave them."""
+        arrangement, _ = self._forward()
+        return {
+            layer: arrangement.of_explanations(f if self.create_graph else f.detach())
+            for layer, f in self._features.items()
+        }
+
+    def gradients(self, mode: Mode = "plain") -> dict[str, Tensor]:
+        """Gradients at all layers expected in a mode, as the layers' outputs lie, N rows each."""
+        if mode not in self._gradients:
             arrangement, logits = self._forward()
-            self._gradients = self._backward(arrangement, logits)
-            if not self.create_graph:  # the graph is spent
+            pending = set(self._needed) - set(self._gradients) - {mode}
+            explaining = self.model.explaining if mode == "explanation" else None
+            with explaining() if explaining else nullcontext():
+                self._gradients[mode] = self._backward(
+                    arrangement, logits, self._needed[mode], retain=bool(pending)
+                )
+            if not pending and not self.create_graph:  # the graph is spent
                 self._logits = logits.detach()
                 self._features = {layer: f.detach() for layer, f in self._features.items()}
-        return self._gradients
+        return self._gradients[mode]
+
+    def as_maps(self, outputs: Tensor) -> Tensor:
+        """Outputs of a layer as (N, D, h, w): the tokens (N, T, D) of a ViT as their grid."""
+        if outputs.ndim == 3 and self.model.tokens is not None:
+            height, width = self.batch.images.shape[2:]
+            return self.model.tokens.grid(outputs, (height, width))
+        return outputs
+
+    def slabs(self, samples: int) -> Iterator[Slab]:
+        """The copies 0 to ``samples`` - 1 of every image, in slabs that fit the byte budget.
+
+        Each copy carries all explanations of its image. While it is unknown what an image costs,
+        the first slab has no more copies than the batch has images, and its forward measures it.
+        """
+        batch = self.batch
+        device, images = batch.images.device, len(batch.images)
+        order = torch.argsort(batch.image_index, stable=True)
+        per_image = torch.bincount(batch.image_index, minlength=images)
+        first = per_image.cumsum(0) - per_image
+        start, total = 0, samples * images
+        while start < total:
+            cost = bytes_per_image(self.model.module, batch.images)
+            size = images if cost is None else max(1, self.budget_bytes // cost)
+            copies = torch.arange(start, min(start + size, total), device=device)
+            image = copies % images
+            times = per_image[image]
+            index = torch.repeat_interleave(torch.arange(len(copies), device=device), times)
+            within = torch.arange(len(index), device=device) - (times.cumsum(0) - times)[index]
+            yield Slab(copies // images, image, index, order[first[image[index]] + within])
+            start += size
 
     def on(
         self, images: Tensor, *, image_index: Tensor, of: Tensor, model: Model | None = None
@@ -188,7 +285,9 @@ class Passes:
             targets=parent.targets[of],
             masks=None if parent.masks is None else parent.masks[of],
         )
-        return Passes(model or self.model, batch, create_graph=self.create_graph, parent=self)
+        child = Passes(model or self.model, batch, create_graph=self.create_graph, parent=self)
+        child._measure = bytes_per_image(child.model.module, images) is None
+        return child
 
     def _forward(self) -> tuple[Arrangement, Tensor]:
         """The one forward; the features that were expected are kept on the way."""
@@ -202,19 +301,24 @@ class Passes:
         arrangement = (
             Arrangement.in_rounds(batch.image_index)
             if self.training
-            else Arrangement.cheapest(batch.image_index, len(batch.images), self._needed)
+            else Arrangement.cheapest(
+                batch.image_index,
+                len(batch.images),
+                [layer for layers in self._needed.values() for layer in layers],
+            )
         )
         images = (
             batch.images.detach() if arrangement.image is None else batch.images[arrangement.image]
         )
 
         def keep(layer: str, feature: Tensor) -> None:
-            if layer in self._needed:
-                if not feature.requires_grad:
+            if layer in self._kept:
+                if layer in differentiated and not feature.requires_grad:
                     feature.requires_grad_()  # a leaf: nothing before it is recorded
                 self._features[layer], versions[layer] = feature, feature._version
 
-        other = [layer for layer in self._needed if layer not in self.model.depths]
+        differentiated = {layer for layers in self._needed.values() for layer in layers}
+        other = [layer for layer in self._kept if layer not in self.model.depths]
         handles = [
             self.model.module.get_submodule(layer).register_forward_hook(
                 lambda _module, _inputs, out, layer=layer: keep(layer, out)
@@ -223,8 +327,11 @@ class Passes:
         ]
         self._root._keep = keep
         try:
+            run = (
+                partial(measured_forward, self.model.module) if self._measure else self.model.module
+            )
             with torch.set_grad_enabled(bool(self._needed) or self.create_graph):
-                logits: Tensor = self.model.module(images)
+                logits: Tensor = run(images)
         finally:
             self._root._keep = None
             for handle in handles:
@@ -238,32 +345,31 @@ class Passes:
         self._arrangement, self._logits = arrangement, logits
         return arrangement, logits
 
-    def _backward(self, arrangement: Arrangement, logits: Tensor) -> dict[str, Tensor]:
-        """One backward per round for all layers at once."""
-        features = [self._features[layer] for layer in self._needed]
+    def _backward(
+        self, arrangement: Arrangement, logits: Tensor, layers: list[str], *, retain: bool
+    ) -> dict[str, Tensor]:
+        """One backward per round for all layers at once; ``retain``: the graph is needed again."""
+        features = [self._features[layer] for layer in layers]
         if arrangement.rounds == 0:
-            empty = {layer: f.new_zeros(0, *f.shape[1:]) for layer, f in self._features.items()}
-            return empty
+            return {k: f.new_zeros(0, *f.shape[1:]) for k, f in zip(layers, features, strict=True)}
         pieces, order = [], []
         for turn in range(arrangement.rounds):
             chosen = (arrangement.turn == turn).nonzero().squeeze(1)
             rows = arrangement.row[chosen]
-            retain = self.create_graph or turn + 1 < arrangement.rounds
+            again = self.create_graph or retain or turn + 1 < arrangement.rounds
             gradients = torch.autograd.grad(
                 logits[rows, self.batch.targets[chosen]].sum(),
                 features,
-                retain_graph=retain,
+                retain_graph=again,
                 create_graph=self.create_graph,
             )
             if arrangement.rounds == 1:
                 gradients = tuple(arrangement.of_explanations(g) for g in gradients)
-                return dict(zip(self._needed, gradients, strict=True))
+                return dict(zip(layers, gradients, strict=True))
             pieces.append([g[rows] for g in gradients])
             order.append(chosen)
         back = torch.cat(order).argsort()
-        return {
-            layer: torch.cat([p[i] for p in pieces])[back] for i, layer in enumerate(self._needed)
-        }
+        return {layer: torch.cat([p[i] for p in pieces])[back] for i, layer in enumerate(layers)}
 
     def _watch(self, model: Model) -> None:
         """Count the passes of a model, whoever calls it; each hook first keeps, then counts."""

@@ -165,8 +165,16 @@ def test_an_error_of_ours_leaves_no_run_that_seems_to_run(launch, grid, client):
     assert client.experiment_tag("lease") == ""
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Interrupts are heard, also where a shell started the tests in its background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_waits_for_the_end_of_a_step_while_trials_run(launch, grid, number):
+def test_a_signal_waits_for_the_end_of_a_step_while_trials_run(launch, grid, heard, number):
     done: list[str] = []
 
     def play(plan: Plan, events: Events) -> None:
@@ -185,7 +193,7 @@ def test_a_signal_waits_for_the_end_of_a_step_while_trials_run(launch, grid, num
     assert signal.getsignal(number) == before
 
 
-def test_a_second_signal_does_not_wait(launch, grid):
+def test_a_second_signal_does_not_wait(launch, grid, heard):
     done: list[str] = []
 
     def play(plan: Plan, events: Events) -> None:

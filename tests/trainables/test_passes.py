@@ -332,6 +332,7 @@ class TestChildren:
     def test_passes_of_others_are_counted_and_change_no_answer(self):
         model, images = tiny_model(), pictures(3)
         with Passes(model, batch_of([0], [1])) as passes:
+            passes.expect([Gradient(layer="mid2")])
             before = passes.feature("mid2")
             gradient_of(model, images, torch.tensor([0, 1, 2]), "input")  # as captum would
             assert passes.counts.forwards == 1 + 3

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from data_pipelines.configuration import Configuration
-from trainables.models.network import Network
-from trainables.passes import Gradient, Interpolation, Passes, upsample
+from trainables.models.network import Model, Network
+from trainables.passes import Interpolation, Need, Passes, upsample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,35 +27,51 @@ class Attribution(Configuration, family=True):
 
     interpolation: Interpolation = "bilinear"
     """How a native map grows to the image's size."""
+    absolute: bool = field(default=False, metadata={"short": "abs"})
+    """Whether a map's absolute value counts; taken at the image's size."""
+    of_set: str = ""
+    """Named set that the method belongs to (`trainables/attribution/sets.py`); part of every key,
+    so that published numbers are compared with maps made exactly as published."""
 
     def check(self, network: Network) -> None:
-        """Refuse a network that the method does not suit.
+        """Refuse a network that the method does not suit; nothing is computed for it.
 
         Raises:
-            ValueError: a layer that the network does not have.
+            ValueError: the reason, in one line.
         """
-        others = [need.layer for need in self.needs() if need.layer not in network.depths]
+        with torch.device("meta"):  # shapes alone
+            model = network.build(2)
+            images = model.encode(torch.zeros(2, 3, network.check_px, network.check_px))
+        self.suit(model)
+        layers = dict.fromkeys(need.layer for need in self.needs(model))
+        others = [layer for layer in layers if layer not in model.depths]
         if not others:
             return
         shapes: dict[str, torch.Size] = {}
-        with torch.device("meta"):  # shapes alone: nothing is computed
-            model = network.build(2)
-            for layer in others:
-                model.module.get_submodule(model.path_of(layer)).register_forward_hook(
-                    lambda _module, _inputs, out, layer=layer: shapes.update({layer: out.shape})
-                )
-            with torch.no_grad():
-                model.module(model.encode(torch.zeros(2, 3, 64, 64, dtype=torch.uint8)))
         for layer in others:
-            if layer not in shapes or len(shapes[layer]) != 4:
+            model.module.get_submodule(model.path_of(layer)).register_forward_hook(
+                lambda _module, _inputs, out, layer=layer: shapes.update({layer: out.shape})
+            )
+        with torch.no_grad(), torch.device("meta"):
+            model.module(images)
+        for layer in others:
+            dimensions = len(shapes.get(layer, ()))
+            if dimensions != 4 and not (dimensions == 3 and model.tokens):
                 raise ValueError(
                     f"layer {layer!r} gives no maps (its output is "
                     f"{tuple(shapes.get(layer, ())) or 'not used'}); expected (B, D, h, w)"
                 )
 
+    def suit(self, model: Model) -> None:
+        """Refuse a model whose kind the method does not suit; its weights may be without values.
+
+        Raises:
+            ValueError: the reason, in one line.
+        """
+
     @abstractmethod
-    def needs(self) -> tuple[Gradient, ...]:
-        """The gradients that the method reads."""
+    def needs(self, model: Model) -> tuple[Need, ...]:
+        """The features and gradients of the model that the method reads."""
 
     @abstractmethod
     def attribute(self, passes: Passes) -> Tensor:
@@ -73,7 +89,7 @@ class Attribution(Configuration, family=True):
             raise ValueError(
                 f"{self.key} cannot be trained through: it is not marked differentiable"
             )
-        passes.expect(self.needs())
+        passes.expect(self.needs(passes.model))
         maps = self.attribute(passes)
         batch = passes.batch
         if maps.ndim != 3 or len(maps) != len(batch.targets):
@@ -88,6 +104,7 @@ class Attribution(Configuration, family=True):
         return maps
 
     def at_image_size(self, maps: Tensor, passes: Passes) -> Tensor:
-        """Native maps (N, h, w) at the images' size, (N, H, W)."""
+        """Native maps (N, h, w) at the images' size, (N, H, W), absolute if the method is."""
         height, width = passes.batch.images.shape[2:]
-        return upsample(maps, (height, width), self.interpolation)
+        maps = upsample(maps, (height, width), self.interpolation)
+        return maps.abs() if self.absolute else maps

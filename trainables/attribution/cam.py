@@ -8,7 +8,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from trainables.attribution.attribution import Attribution
-from trainables.passes import Gradient, Passes
+from trainables.models.network import Model
+from trainables.passes import Gradient, Need, Passes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,7 @@ class GradCam(Attribution):
     layer: str = "final"
     """Depth (input, mid1, mid2, mid3, final) or module path whose channels are weighted."""
 
-    def needs(self) -> tuple[Gradient, ...]:
+    def needs(self, model: Model) -> tuple[Need, ...]:
         """The gradient at the layer."""
         return (Gradient(layer=self.layer),)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,6 +18,29 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+@dataclass(frozen=True)
+class Tokens:
+    """How a vision transformer's tokens lie: the prefix first, then the grid row by row.
+
+    Attributes:
+        patch_px: side of a patch; the grid is (H / patch_px, W / patch_px).
+        prefix: tokens before the grid, the class token first.
+        blocks: module paths of the transformer blocks, first to last.
+        attentions: module paths whose output is the attention after the softmax,
+            (B, heads, T, T), rows being queries; one a block.
+    """
+
+    patch_px: int
+    prefix: int
+    blocks: tuple[str, ...]
+    attentions: tuple[str, ...]
+
+    def grid(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
+        """Tokens (N, T, D) of images of size (H, W) as maps (N, D, h, w), without the prefix."""
+        height, width = (side // self.patch_px for side in size)
+        return tokens[:, self.prefix :].transpose(1, 2).unflatten(2, (height, width))
+
+
 @dataclass(frozen=True, eq=False)
 class Model:
     """A built network: what passes ask questions of.
@@ -26,11 +49,16 @@ class Model:
         module: maps encoded images (B, C, H, W) to logits (B, K).
         depths: module path of each named depth; the input has the empty path.
         encode: maps uint8 images (B, 3, H, W) to the float images that the module takes.
+        explaining: a context in which a backward treats the dynamic weights of B-cos layers as
+            constants; None where the network has none.
+        tokens: how the tokens of a vision transformer lie; None for other networks.
     """
 
     module: nn.Module
     depths: Mapping[str, str]
     encode: Callable[[Tensor], Tensor]
+    explaining: Callable[[], AbstractContextManager[None]] | None = None
+    tokens: Tokens | None = None
 
     def path_of(self, layer: str) -> str:
         """Module path of a depth (``final``) or of any module (``layer3.0.conv1``).
@@ -56,6 +84,8 @@ class Network(Configuration, family=True):
 
     depths: ClassVar[Mapping[str, str]]
     """Module path of each of input, mid1, mid2, mid3, final."""
+    check_px: ClassVar[int] = 64
+    """Side of the images with which shapes are checked, one that the network takes."""
 
     @abstractmethod
     def module(self, classes: int) -> nn.Module:

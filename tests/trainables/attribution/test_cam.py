@@ -29,7 +29,7 @@ def test_grad_cam_before_pooling_and_a_linear_head_is_the_positive_part_of_input
 def test_grad_cam_elsewhere_is_not():
     model = tiny_model()
     with evaluating(model.module), Passes(model, Batch.single(pictures(4), TARGETS)) as passes:
-        passes.expect([*GradCam().needs(), *InputXGradient(layer="mid1").needs()])
+        passes.expect([*GradCam().needs(model), *InputXGradient(layer="mid1").needs(model)])
         cam, gradient = GradCam(layer="mid1")(passes), InputXGradient(layer="mid1")(passes)
     assert not torch.allclose(cam, gradient.relu(), rtol=0.1)
 

@@ -212,7 +212,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from trainables.attribution.attribution import Attribution
-from trainables.passes import Gradient, Passes
+from trainables.models.network import Model
+from trainables.passes import Gradient, Need, Passes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,7 +227,7 @@ class GradientNorm(Attribution):
 
     layer: str = "input"
 
-    def needs(self) -> tuple[Gradient, ...]:
+    def needs(self, model: Model) -> tuple[Need, ...]:
         return (Gradient(layer=self.layer),)
 
     def attribute(self, passes: Passes) -> Tensor:
