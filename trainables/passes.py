@@ -22,8 +22,8 @@ from trainables.models.network import Model
 Interpolation = Literal["bilinear", "nearest"]
 Mode = Literal["plain", "explanation"]
 BUDGET_BYTES = 2**30
-"""What the copies of one slab may take: a gigabyte holds some 5 forwards of ResNet-50 at 224 px with
-their graph."""
+"""What the copies of one slab may take. A gigabyte holds some 5 images of 224 px in ResNet-50
+with their graph."""
 Answer = TypeVar("Answer", covariant=True)
 
 
