@@ -13,6 +13,8 @@ from trainables.baselines import Baseline, Zero
 from trainables.models.network import Model
 from trainables.passes import Feature, Need, Passes, upsample
 
+Score = Literal["softmax", "sigmoid", "logit"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreCam(Cam):
@@ -29,15 +31,16 @@ class ScoreCam(Cam):
 
     name: ClassVar[str] = "score_cam"
 
-    softmax: bool = True
+    channel_softmax: bool = True
     """Whether a softmax over the channels makes the weights sum to 1 (algorithm 1, TorchCAM,
     grad-cam). The authors' code, and definition 3, weight by the scores themselves."""
-    score: Literal["logit", "probability"] = "logit"
-    """"probability": after the softmax over the classes, as in the authors' code."""
+    score: Score = "logit"
+    """What the model says of the target: its logit (TorchCAM, grad-cam), its probability after a
+    softmax over the classes, as in the authors' code, or by itself (sigmoid)."""
     baseline: Baseline | None = field(default_factory=Zero)
     """Image whose score is subtracted: the increase of definition 1; None subtracts nothing, as
     the authors' code. It drops out of the softmax over the channels, and is not run for it."""
-    channels: int | None = field(default=None, metadata={"short": "channels"})
+    channels: int | None = None
     """How many channels are tried, those that vary most (Faster-ScoreCAM, in tf-keras-vis); None:
     all, as published."""
 
@@ -56,7 +59,7 @@ class ScoreCam(Cam):
         feature = passes.feature(self.layer)
         masked = passes.get(MaskedScores(layer=self.layer, channels=self.channels))
         scores = masked.of_kind(self.score)
-        if self.softmax:
+        if self.channel_softmax:
             weights = scores.softmax(1)
         elif self.baseline is None:
             weights = scores
@@ -72,17 +75,19 @@ class Scores:
 
     Attributes:
         channel: the channel behind each copy, (N, D).
-        logit: of the target, (N, D).
-        total: logarithm of the sum over the classes of exp(logit), (N, D).
+        logits: of the target, (N, D).
+        log_probabilities: of the target after a softmax over the classes, (N, D).
     """
 
     channel: Tensor
-    logit: Tensor
-    total: Tensor
+    logits: Tensor
+    log_probabilities: Tensor
 
-    def of_kind(self, kind: Literal["logit", "probability"]) -> Tensor:
-        """The logits, or the probabilities after a softmax over the classes, (N, D)."""
-        return self.logit if kind == "logit" else (self.logit - self.total).exp()
+    def of_kind(self, score: Score) -> Tensor:
+        """The scores asked for, (N, D)."""
+        if score == "softmax":
+            return self.log_probabilities.exp()
+        return self.logits.sigmoid() if score == "sigmoid" else self.logits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,9 +104,9 @@ class MaskedScores:
         count = min(self.channels or feature.shape[1], feature.shape[1])
         varied = feature.flatten(2).std(2, correction=0)
         order = varied.argsort(dim=1, descending=True, stable=True)[:, :count].sort(1).values
-        logit, total = feature.new_zeros(2, len(feature), count)
+        logits, log_probabilities = feature.new_zeros(2, len(feature), count)
         if not len(feature):
-            return Scores(order, logit, total)
+            return Scores(order, logits, log_probabilities)
         # an explanation of each image, to find its channels; an image without any borrows them
         number = torch.arange(len(feature), device=feature.device)
         row = torch.zeros(len(batch.images), dtype=torch.long, device=feature.device)
@@ -116,11 +121,9 @@ class MaskedScores:
             child = passes.on(
                 batch.images[slab.image] * masks[:, None], image_index=slab.index, of=slab.of
             )
-            answers, sample = child.logits[slab.index], slab.sample[slab.index]
-            targets = child.batch.targets[:, None]
-            logit[slab.of, sample] = answers.gather(1, targets).squeeze(1)
-            total[slab.of, sample] = answers.logsumexp(1)
-        return Scores(channel[batch.image_index], logit, total)
+            place, said = (slab.of, slab.sample[slab.index]), targets_of(child)
+            logits[place], log_probabilities[place] = said
+        return Scores(channel[batch.image_index], logits, log_probabilities)
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,12 @@ class BaselineScores:
         batch = passes.batch
         each = torch.arange(len(batch.targets), device=batch.targets.device)
         child = passes.on(self.baseline.images(batch), image_index=batch.image_index, of=each)
-        logits = child.logits[batch.image_index]
-        logit = logits.gather(1, batch.targets[:, None])
-        return Scores(torch.zeros_like(logit, dtype=torch.long), logit, logits.logsumexp(1, True))
+        logits, log_probabilities = (said[:, None] for said in targets_of(child))
+        return Scores(torch.zeros_like(logits, dtype=torch.long), logits, log_probabilities)
+
+
+def targets_of(passes: Passes) -> tuple[Tensor, Tensor]:
+    """Logit of each explanation's target, and its logarithm after a softmax, each (N,)."""
+    index, targets = passes.batch.image_index, passes.batch.targets
+    logits = passes.logits
+    return logits[index, targets], logits.log_softmax(1)[index, targets]

@@ -49,7 +49,8 @@ def plain(
 
     def score_of(picture: Tensor) -> float:
         logits = model.module(picture[None])[0]
-        return float((logits.softmax(0) if score == "probability" else logits)[target])
+        kinds = {"logit": logits, "softmax": logits.softmax(0), "sigmoid": logits.sigmoid()}
+        return float(kinds[score][target])
 
     feature, weights = feature_of(model, image, layer), []
     feature = feature if tried is None else feature[tried]
@@ -67,14 +68,14 @@ def plain(
 
 
 @pytest.mark.parametrize("layer", CHANNELS)
-@pytest.mark.parametrize("score", ["logit", "probability"])
+@pytest.mark.parametrize("score", ["logit", "softmax", "sigmoid"])
 @pytest.mark.parametrize(
     ("softmax", "increase"), [(True, True), (True, False), (False, True), (False, False)]
 )
 def test_every_reading_is_the_algorithm_mask_by_mask(layer, score, softmax, increase):
     model, images = tiny_model(), pictures(4)
     method = ScoreCam(
-        layer=layer, score=score, softmax=softmax, baseline=Zero() if increase else None
+        layer=layer, score=score, channel_softmax=softmax, baseline=Zero() if increase else None
     )
     reading = {"score": score, "softmax": softmax, "increase": increase}
     expected = [
@@ -93,7 +94,7 @@ def test_the_baseline_drops_out_of_the_softmax_and_is_not_run_for_it():
         assert torch.equal(maps[0], maps[2])
         assert passes.counts.forwards == 4 + 4 * CHANNELS["final"]  # all three share the masks
         assert passes.counts.backwards == {}
-        ScoreCam(softmax=False)(passes)
+        ScoreCam(channel_softmax=False)(passes)
         assert passes.counts.forwards == 4 + 4 * CHANNELS["final"] + 4
 
 
@@ -136,8 +137,8 @@ def test_constant_channels_and_a_dead_feature_are_finite():
             part.weight.zero_()
             part.bias.fill_(-1)
     for softmax in (True, False):
-        assert maps_of(ScoreCam(softmax=softmax), model).abs().max() == 0
-        assert maps_of(ScoreCam(softmax=softmax, normalize=True), model).abs().max() == 0
+        assert maps_of(ScoreCam(channel_softmax=softmax), model).abs().max() == 0
+        assert maps_of(ScoreCam(channel_softmax=softmax, normalize=True), model).abs().max() == 0
     with torch.no_grad():
         model.module.layer4[1].bias.fill_(1)
     constant = maps_of(ScoreCam(), model)
