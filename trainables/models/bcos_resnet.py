@@ -133,9 +133,7 @@ class BcosResNet(BcosNetwork):
     def module(self, classes: int) -> nn.Module:
         """Keys and logits of B-cos v2's network of the same depth."""
         widths = (64, 128, 256, 512)
-        return ResNet(
-            self.block, self.blocks, widths, classes, self.logit_layer(classes)
-        )
+        return ResNet(self.block, self.blocks, widths, classes, self.logit_layer(classes))
 
 
 @dataclass(frozen=True, kw_only=True)
