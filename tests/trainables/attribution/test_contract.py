@@ -17,15 +17,44 @@ from torch import Tensor
 
 import trainables.attribution  # noqa: F401  registers
 from tests.device_literals import device_literals
-from tests.trainables.networks import CLASSES, hooks_of, pictures, tiny_model
+from tests.trainables.networks import (
+    CLASSES,
+    hooks_of,
+    pictures,
+    tiny_bcos_model,
+    tiny_model,
+)
 from trainables.attribution.attribution import Attribution
 from trainables.batch import Batch
-from trainables.models.network import DEPTHS, evaluating
+from trainables.models.bcos_resnet import SmallBcosResNet
+from trainables.models.network import DEPTHS, Model, Network, evaluating
 from trainables.models.small_resnet import SmallResNet
 from trainables.passes import Passes
 
 INDEX, TARGETS = [1, 0, 1, 2, 1], [0, 1, 2, 3, 3]
 """Five explanations of four images; the last image has none."""
+KINDS: list[tuple[Callable[..., Model], Network]] = [
+    (tiny_model, SmallResNet(width=2)),
+    (tiny_bcos_model, SmallBcosResNet(width=2)),
+]
+"""Each kind of network, tiny and as registered; a method is tested on the first that suits it."""
+
+
+def kind_of(method: Attribution) -> tuple[Callable[..., Model], Network]:
+    reasons = []
+    for model, network in KINDS:
+        try:
+            method.suit(model())
+        except ValueError as error:
+            reasons.append(str(error))
+        else:
+            return model, network
+    raise ValueError(f"no kind of network suits {method.key}: {reasons}")
+
+
+def model_for(method: Attribution, *, training: bool = False) -> Model:
+    """A tiny network of a kind that suits the method."""
+    return kind_of(method)[0](training=training)
 
 
 def at_every_depth(cls: type[Attribution]) -> Iterator[Attribution]:
@@ -51,7 +80,7 @@ def batch_of(images: Tensor, index: list[int], targets: list[int]) -> Batch:
 
 def maps_of(method: Attribution, batch: Batch) -> Tensor:
     """Maps of the tiny network in eval mode, as an evaluation asks for them."""
-    model = tiny_model()
+    model = model_for(method)
     with evaluating(model.module), Passes(model, batch) as passes:
         return method(passes)
 
@@ -88,7 +117,7 @@ def several_targets_of_an_image_equal_one_at_a_time(method: Attribution) -> None
 
 
 def an_explanation_changes_nothing(method: Attribution) -> None:
-    model, images = tiny_model(training=False), pictures(4)
+    model, images = model_for(method), pictures(4)
     before = {name: tensor.clone() for name, tensor in model.module.state_dict().items()}
     pixels = images.clone()
     random = torch.get_rng_state()
@@ -105,7 +134,7 @@ def an_explanation_changes_nothing(method: Attribution) -> None:
 
 
 def full_size_maps_have_the_size_of_the_images(method: Attribution) -> None:
-    model = tiny_model()
+    model = model_for(method)
     with evaluating(model.module), Passes(model, batch_of(pictures(4), INDEX, TARGETS)) as passes:
         maps = method(passes)
         full = method.at_image_size(maps, passes)
@@ -122,7 +151,7 @@ def a_second_call_gives_the_same_bits(method: Attribution) -> None:
 
 
 def training_goes_through_the_maps_or_is_refused(method: Attribution) -> None:
-    model = tiny_model(training=True)
+    model = model_for(method, training=True)
     batch = batch_of(pictures(3), [0, 1, 2], [3, 1, 0])
     with Passes(model, batch, create_graph=True) as passes:
         if not method.differentiable:
@@ -130,14 +159,14 @@ def training_goes_through_the_maps_or_is_refused(method: Attribution) -> None:
                 method(passes)
             return
         method(passes).square().sum().backward()
-    gradient = model.module.get_submodule("layer1")[0].weight.grad
+    gradient = next(model.module.get_submodule("layer1").parameters()).grad
     assert gradient is not None
     assert torch.isfinite(gradient).all()
     assert gradient.abs().sum() > 0
 
 
 def an_unknown_layer_is_refused_before_anything_runs(method: Attribution) -> None:
-    network = SmallResNet(width=2)
+    network = kind_of(method)[1]
     method.check(network)
     if "layer" in {f.name for f in fields(method)}:
         type(method)(layer="layer3.0.conv1").check(network)
