@@ -88,7 +88,10 @@ def compute(
         with stoppable(events):
             if own:
                 with ray_running(sweep, storage, plan, dataset, manifest) as feeds:
-                    run_stages(plan, sweep, storage, feeds, tracking, events, elsewhere)
+                    run_stages(
+                        *(plan, sweep, storage, dataset, manifest, feeds),
+                        *(tracking, events, elsewhere),
+                    )
             else:
                 wait_for(elsewhere, tracking, events)
     except BaseException as error:

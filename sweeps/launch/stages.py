@@ -10,17 +10,22 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune
 from ray.exceptions import RayTaskError
 from ray.tune.experiment import Trial as TuneTrial
 
+from data_pipelines.dataset import Dataset
+from data_pipelines.manifest import Manifest
 from data_pipelines.streaming import ResidentSplit
 from sweeps.launch.plan import Plan
 from sweeps.launch.progress import Progress
 from sweeps.launch.sweep import Sweep
 from trainables.lease import holder_of
+from trainables.protocol_evaluation import ProtocolEvaluation
 from trainables.result import Result
 from trainables.source import source_fingerprint
+from trainables.streamed_evaluation import READER_CPUS, stream
 from trainables.tracking import Tracking
 from trainables.training import Training
 from trainables.trial import FeedKey, tune_trial
@@ -89,6 +94,8 @@ class Events(tune.Callback):
                 if key in ("train/loss", "val/f1", "val/epg", "val/box_iou_tuned")
             )
             self._progress.event(result_id, "running", min(share, 0.99), text)
+        elif event["event"] == "progress":
+            self._progress.event(result_id, "running", min(event["share"], 0.99), event["text"])
         elif event["event"] == "finished":
             self.running.discard(result_id)
             self.finished.add(result_id)
@@ -98,6 +105,12 @@ class Events(tune.Callback):
             self._progress.event(result_id, "finished", 1.0, f"in {event['seconds']:.0f} s")
         else:
             self.fail(result_id, event["reason"], event.get("traceback", ""))
+
+    def take_or_stop(self, event: dict[str, Any]) -> None:
+        """Take an event of the launch's own process, and stop where that was asked for."""
+        self.take(event)
+        if self.stop:
+            raise KeyboardInterrupt
 
     def on_step_end(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
         """Stop where it was asked for: here nothing is being written."""
@@ -133,6 +146,8 @@ def run_stages(
     plan: Plan,
     sweep: Sweep,
     storage: Path,
+    dataset: Dataset,
+    manifest: Manifest,
     feeds: Mapping[FeedKey, ResidentSplit],
     tracking: Tracking,
     events: Events,
@@ -144,6 +159,8 @@ def run_stages(
         plan: what to do.
         sweep: for its resources.
         storage: folder of checkpoints and weights.
+        dataset: with its files.
+        manifest: of the dataset.
         feeds: decoded splits.
         tracking: where runs are written.
         events: takes what the trials tell.
@@ -169,8 +186,12 @@ def run_stages(
                     ready.append(result)
             if ready:
                 bundles.append(ready)
-        if bundles:
-            fit(bundles, sweep, storage, feeds, events)
+        streamed = [b for b in bundles if all(isinstance(r, ProtocolEvaluation) for r in b)]
+        trials = [b for b in bundles if b not in streamed]
+        if trials:
+            fit(trials, sweep, storage, feeds, events)
+        for bundle in streamed:
+            score(bundle, sweep, storage, dataset, manifest, events)
         died = f"the worker process died {MAX_DEATHS + 1} times; it may have run out of memory"
         for result in (r for bundle in bundles for r in bundle):
             if result.result_id not in events.finished | events.failed.keys():
@@ -217,6 +238,41 @@ def fit(
         events.listening = False
         shutil.rmtree(storage / "tune" / name, ignore_errors=True)
     if events.stop:  # asked for after the last step
+        raise KeyboardInterrupt
+
+
+def score(
+    bundle: list[Result],
+    sweep: Sweep,
+    storage: Path,
+    dataset: Dataset,
+    manifest: Manifest,
+    events: Events,
+) -> None:
+    """Stream a bundle of evaluations through actors; no trial runs meanwhile.
+
+    Each node keeps half a CPU for reading and decoding; an actor takes a CPU (its threads) or, on
+    a node of two, three quarters of one, so that two of them fit beside the readers.
+    """
+    cpus, gpus = ray.cluster_resources().get("CPU", 1.0), sweep.gpus_per_trial
+    each = 0.75 * max(result.threads for result in bundle)
+    actors = max(1, int((cpus - 2 * READER_CPUS) / each))
+    if gpus:
+        actors = max(1, min(actors, int(ray.cluster_resources().get("GPU", 0.0) / gpus)))
+    if sweep.max_concurrent:
+        actors = min(actors, sweep.max_concurrent)
+    evaluations = [r for r in bundle if isinstance(r, ProtocolEvaluation)]
+    events.listening = True
+    try:
+        stream(
+            *(evaluations, storage, dataset, manifest, events.take_or_stop),
+            actors=actors,
+            cpus=each,
+            gpus=gpus,
+        )
+    finally:
+        events.listening = False
+    if events.stop:
         raise KeyboardInterrupt
 
 

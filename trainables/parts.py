@@ -1,0 +1,96 @@
+"""Parts: the scores of a few images each, written whole or not at all, put together at the end."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from trainables.checkpoint import write_bytes
+from trainables.evaluator import ROWS
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a part says of itself: its images, those that could not be read, methods that failed."""
+
+    image_ids: tuple[str, ...]
+    skipped: dict[str, str]
+    failed: dict[str, tuple[str, str]]
+
+
+def write_part(
+    folder: Path,
+    image_ids: Sequence[str],
+    tables: Iterable[pa.Table],
+    skipped: dict[str, str],
+    failed: dict[str, tuple[str, str]],
+) -> None:
+    """Leave the rows of some images; a part that is there is complete."""
+    about = {"image_ids": list(image_ids), "skipped": skipped, "failed": failed}
+    table = pa.concat_tables([ROWS.empty_table(), *tables])
+    table = table.replace_schema_metadata({"about": json.dumps(about)})
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    name = hashlib.sha256("\0".join(image_ids).encode()).hexdigest()[:16]
+    write_bytes(folder / f"{name}.parquet", buffer.getvalue())
+
+
+def parts_of(folder: Path) -> list[Path]:
+    """The parts in a folder, in the order of their names."""
+    return sorted(folder.glob("*.parquet")) if folder.is_dir() else []
+
+
+def about(path: Path) -> Part:
+    """What a part says of itself; its rows are not read."""
+    said = json.loads(pq.read_schema(path).metadata[b"about"])
+    failed = {key: (reason, trace) for key, (reason, trace) in said["failed"].items()}
+    return Part(tuple(said["image_ids"]), said["skipped"], failed)
+
+
+def done_ids(folder: Path) -> set[str]:
+    """Images that need not be scored again."""
+    return {image_id for path in parts_of(folder) for image_id in about(path).image_ids}
+
+
+def gather(folder: Path, method_key: str, wanted: Collection[str]) -> pa.Table:
+    """All rows of one method, sorted by image and target, each image once.
+
+    Parts of a worker that died may hold an image again: the first part counts.
+    """
+    seen: set[str] = set()
+    tables = [ROWS.empty_table()]
+    for path in parts_of(folder):
+        fresh = [i for i in about(path).image_ids if i in wanted and i not in seen]
+        seen.update(fresh)
+        rows = pq.read_table(path, filters=pc.field("method_key") == method_key)
+        kept = pc.is_in(rows["image_id"], value_set=pa.array(fresh, pa.string()))
+        tables.append(rows.filter(kept).replace_schema_metadata(None))
+    return pa.concat_tables(tables).sort_by(
+        [("protocol_key", "ascending"), ("image_id", "ascending"), ("target", "ascending")]
+    )
+
+
+def mean_curve(curves: pa.ChunkedArray) -> np.ndarray:
+    """Mean of the defined curves with a 95 % interval (normal), (S, 3): mean, low, high."""
+    table = np.array([c for c in curves.to_pylist() if c is not None], dtype=np.float64)
+    table = table[np.isfinite(table).all(1)] if table.size else table
+    if not len(table):
+        return np.empty((0, 3))
+    mean = table.mean(0)
+    error = 1.96 * table.std(0, ddof=1) / np.sqrt(len(table)) if len(table) > 1 else 0 * mean
+    return np.stack([mean, mean - error, mean + error], axis=1)
+
+
+def discard(folder: Path) -> None:
+    """Remove parts that have been put together."""
+    shutil.rmtree(folder, ignore_errors=True)

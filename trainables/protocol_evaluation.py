@@ -1,0 +1,219 @@
+"""Judge methods on a network by many protocols, over a split that streams by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+
+import trainables.attribution
+import trainables.metrics  # noqa: F401  (each registers its classes)
+from data_pipelines.dataset import Dataset
+from data_pipelines.image_set import ImageSet
+from trainables.attribution.attribution import Attribution
+from trainables.batch import Batch
+from trainables.checkpoint import write_bytes
+from trainables.evaluator import Evaluator
+from trainables.metrics.curve import CurveMetric
+from trainables.metrics.metric import Metric
+from trainables.models.network import Model, Network, evaluating
+from trainables.parts import discard, done_ids, gather, mean_curve, parts_of, write_part
+from trainables.parts import about as about_part
+from trainables.result import Result
+from trainables.training import Training, restore
+from trainables.trial import Event, Trial
+
+ExplainedClass = Literal["ground_truth", "predicted"]
+PART_IMAGES = 16
+"""Images of a part: what a batch holds in memory, and what a kill loses at most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProtocolEvaluation(Result):
+    """Scores of a method's maps under protocols, one row for each (image, class).
+
+    Evaluations of one network over the same images form a bundle: its images stream by once, and
+    what methods and protocols have in common is computed once.
+    """
+
+    name: ClassVar[str] = "protocol_evaluation"
+    paper: ClassVar[str] = "IDSDS, NeurIPS 2024"
+
+    of: Training
+    """What is judged, at the epoch that it selected."""
+    attribution: Attribution
+    protocols: tuple[Metric, ...]
+    """What its maps are judged by."""
+    split: str = "val"
+    images: int = 0
+    """Images of the split, drawn by seed; 0 for all of them."""
+    explained_class: ExplainedClass = "ground_truth"
+    """Whose logit is explained: every true class of an image, or the predicted one."""
+
+    @property
+    def network(self) -> Network:
+        """The network whose maps are judged."""
+        return self.of.baseline.network
+
+    @property
+    def label(self) -> str:
+        return f"{self.attribution.key} of {self.of.label}"
+
+    @property
+    def dataset(self) -> Dataset:
+        return self.of.dataset
+
+    @property
+    def size_px(self) -> int:
+        return self.of.size_px
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return (self.split,)
+
+    @property
+    def dependencies(self) -> tuple[Result, ...]:
+        return (self.of,)
+
+    @property
+    def bundle(self) -> str:
+        """One network and one choice of images."""
+        return f"{self.of.result_id}-{self.split}-{self.images}-{self.seed}-{self.explained_class}"
+
+    @property
+    def directions(self) -> dict[str, str]:
+        return {p.key: "max" if p.higher_is_better else "min" for p in self.protocols}
+
+    def cost(self, images: dict[str, int]) -> float:
+        """A stand-in: methods differ by three orders of magnitude."""
+        return 20.0 * (self.images or images[self.split])
+
+    def check(self) -> None:
+        """The method suits the network, and each protocol finds what it needs."""
+        if not self.protocols:
+            raise ValueError(f"{self.label}: needs at least one protocol")
+        self.attribution.check(self.network)
+
+    def chosen_ids(self, image_ids: Sequence[str]) -> set[str]:
+        """The images that are scored: a function of the seed and of the ids of the split."""
+        ids = sorted(image_ids)
+        if not self.images or self.images >= len(ids):
+            return set(ids)
+        order = np.random.default_rng(self.seed).permutation(len(ids))
+        return {ids[i] for i in order[: self.images]}
+
+    def compute(self, trial: Trial) -> None:
+        """The plain loop over a resident split; a launch streams the same images to actors."""
+        images, parts = trial.images(self.split), trial.folder / "parts"
+        wanted = self.chosen_ids(images.image_ids.tolist())
+        rows = np.flatnonzero(np.isin(images.image_ids, sorted(wanted - done_ids(parts))))
+        scorer = Scorer((self,), trial, images)
+        for start in range(0, len(rows), PART_IMAGES):
+            chosen = rows[start : start + PART_IMAGES]
+            ids = images.image_ids[chosen].tolist()
+            scorer(parts, ids, images.images(chosen), {})
+        failed = conclude(self, trial, parts, wanted)
+        discard(parts)
+        if failed:
+            raise ValueError(failed)
+
+
+class Scorer:
+    """Holds a bundle's model; scores images and leaves the parts."""
+
+    def __init__(
+        self, bundle: Sequence[ProtocolEvaluation], trial: Trial, annotations: ImageSet
+    ) -> None:
+        first = bundle[0]
+        self.annotations, self.device = annotations, trial.device
+        self.where = {name: row for row, name in enumerate(annotations.image_ids.tolist())}
+        self.explained_class = first.explained_class
+        summary = trial.summary_of(first.of)
+        self.model = first.network.build(len(annotations.classes))
+        self.model.module.to(trial.device)
+        restore(trial, first.of, summary, summary["epoch"], self.model)
+        self.evaluator = Evaluator(self.model, {r.attribution: r.protocols for r in bundle})
+
+    def __call__(
+        self, parts: Path, image_ids: list[str], pixels: np.ndarray, skipped: dict[str, str]
+    ) -> int:
+        """Score images (B, 3, H, W) uint8 and leave a part; returns the image-forwards."""
+        sound = [i for i, name in enumerate(image_ids) if name not in skipped]
+        if not sound:
+            write_part(parts, image_ids, (), skipped, {})
+            return 0
+        batch = self.batch_of([image_ids[i] for i in sound], pixels[sound])
+        scored = self.evaluator(batch)
+        write_part(parts, image_ids, scored.rows, skipped, scored.failed)
+        return scored.forwards
+
+    def batch_of(self, image_ids: list[str], pixels: np.ndarray) -> Batch:
+        """The images with their explanations, masks and labels."""
+        annotations = self.annotations
+        rows = [self.where[name] for name in image_ids]
+        images = self.model.encode(torch.from_numpy(pixels).to(self.device))
+        positives = [annotations.positives(row) for row in rows]
+        if self.explained_class == "predicted":
+            with evaluating(self.model.module), torch.no_grad():
+                explained = [[int(k)] for k in self.model.module(images).argmax(1).tolist()]
+        else:
+            explained = [p.tolist() for p in positives]
+        index = [i for i, classes in enumerate(explained) for _ in classes]
+        targets = [k for classes in explained for k in classes]
+        masks = annotations.masks([rows[i] for i in index], targets) if index else None
+        single = all(len(p) == 1 for p in positives)
+        return Batch(
+            images=images,
+            image_ids=image_ids,
+            image_index=torch.tensor(index, dtype=torch.long, device=self.device),
+            targets=torch.tensor(targets, dtype=torch.long, device=self.device),
+            masks=None if masks is None else torch.from_numpy(masks).to(self.device),
+            labels=torch.tensor([int(p[0]) for p in positives], device=self.device)
+            if single
+            else None,
+        )
+
+
+def conclude(
+    result: ProtocolEvaluation, trial: Trial, parts: Path, wanted: Collection[str]
+) -> str:
+    """Put a result's rows together, report means and leave rows and curves.
+
+    Returns:
+        Why the result failed; empty where it did not.
+    """
+    said = [about_part(path) for path in parts_of(parts)]
+    for part in said:
+        if result.attribution.key in part.failed:
+            return part.failed[result.attribution.key][0]
+    missing = set(wanted) - {image_id for part in said for image_id in part.image_ids}
+    if missing:
+        return f"{len(missing)} images were not scored, first {min(missing)}; run the command again"
+    rows = gather(parts, result.attribution.key, wanted)
+    metrics: dict[str, float] = {"images": float(len(wanted))}
+    skipped = {image_id for part in said for image_id in part.skipped if image_id in wanted}
+    metrics["skipped_images"] = float(len(skipped))
+    curves: dict[str, np.ndarray] = {}
+    for protocol in result.protocols:
+        mine = rows.filter(np.asarray(rows["protocol_key"]) == protocol.key)
+        scores = mine["score"].to_numpy()
+        metrics[f"{result.split}/{protocol.key}"] = protocol.reduce(scores)
+        metrics[f"{result.split}/{protocol.key}_defined_fraction"] = protocol.defined_fraction(
+            scores
+        )
+        if isinstance(protocol, CurveMetric):
+            steps = np.array(protocol.steps)[:, None]
+            mean = mean_curve(mine["curve"])
+            curves[protocol.key] = np.hstack([steps, mean]) if len(mean) else mean
+    pq.write_table(rows.drop(["curve"]), trial.artifacts / "rows.parquet")
+    if curves:
+        with (trial.artifacts / "curves.npz").open("wb") as file:
+            np.savez(file, **curves)  # type: ignore[arg-type]
+    trial.report(1, metrics)
+    trial.finish({"images": len(wanted), "skipped": sorted(skipped)})
+    return ""

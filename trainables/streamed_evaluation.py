@@ -1,0 +1,173 @@
+"""Stream a split's images to actors that hold a model each, and score them."""
+
+from __future__ import annotations
+
+import json
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import ray.data
+
+from data_pipelines.dataset import Dataset
+from data_pipelines.image_set import ImageSet, assemble
+from data_pipelines.manifest import Manifest
+from data_pipelines.shards import ordered_execution, shard_paths, write_shards
+from data_pipelines.transforms import decode_batch
+from trainables.parts import discard, done_ids
+from trainables.protocol_evaluation import PART_IMAGES, ProtocolEvaluation, Scorer, conclude
+from trainables.source import source_fingerprint
+from trainables.trial import Event, Trial, environment
+
+READER_CPUS = 0.25
+"""CPU share of a task that reads or decodes: two of them beside the actors of one node."""
+
+
+class ScoringActor:
+    """A Scorer in a process of its own; it takes a batch of pixels and tells what it did."""
+
+    def __init__(
+        self,
+        bundle: Sequence[ProtocolEvaluation],
+        storage: str,
+        parts: str,
+        annotations: ray.ObjectRef[ImageSet],
+        source: str,
+    ) -> None:
+        if source_fingerprint() != source:
+            raise RuntimeError("this worker runs other code than the driver; run the command again")
+        self.bundle, self.parts = bundle, Path(parts)
+        trial = Trial(bundle[0], Path(storage), {}, lambda _: None)
+        with environment(bundle[0]):
+            self.scorer = Scorer(bundle, trial, ray.get(annotations))
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Score a batch of columns image_id, pixels, decode_error."""
+        errors = dict(zip(batch["image_id"].tolist(), batch["decode_error"].tolist(), strict=True))
+        skipped = {image_id: error for image_id, error in errors.items() if error}
+        pixels = np.ascontiguousarray(batch["pixels"].transpose(0, 3, 1, 2))
+        with environment(self.bundle[0]):
+            forwards = self.scorer(self.parts, list(errors), pixels, skipped)
+        return {"images": np.array([len(errors)]), "forwards": np.array([forwards])}
+
+
+def decode_wanted(batch: dict[str, Any], size_px: int, wanted: frozenset[str]) -> dict[str, Any]:
+    """Columns image_id and image to image_id, pixels, decode_error, of the wanted images alone."""
+    rows = [i for i, image_id in enumerate(batch["image_id"].tolist()) if image_id in wanted]
+    pixels, errors = decode_batch([batch["image"][i] for i in rows], size_px)
+    return {
+        "image_id": np.array([batch["image_id"][i] for i in rows], dtype=object),
+        "pixels": pixels,
+        "decode_error": np.array(errors, dtype=object),
+    }
+
+
+def stream(
+    bundle: Sequence[ProtocolEvaluation],
+    storage: Path,
+    dataset: Dataset,
+    manifest: Manifest,
+    emit: Callable[[Event], None],
+    *,
+    actors: int,
+    cpus: float,
+    gpus: float,
+) -> None:
+    """Compute a bundle of evaluations of one network over one choice of images.
+
+    What an earlier call left is not scored again; failures are told, not raised.
+
+    Args:
+        bundle: results of one `bundle`.
+        storage: folder of checkpoints, parts and artifacts.
+        dataset: with its files.
+        manifest: of the dataset.
+        emit: takes what happens, as a trial's events.
+        actors: how many hold a model.
+        cpus: of each actor.
+        gpus: of each actor.
+    """
+    first, started = bundle[0], time.monotonic()
+    for result in bundle:
+        emit({"event": "running", "result_id": result.result_id, "pid": 0, "device": "actors"})
+    ids = manifest.table(first.split)["image_id"].to_pylist()
+    wanted = first.chosen_ids(ids)
+    parts = storage / "parts" / folder_of(bundle)
+    parts.mkdir(parents=True, exist_ok=True)
+    left = frozenset(wanted - done_ids(parts))
+    if left:
+        write_shards(dataset, manifest, first.split)
+        annotations = assemble(
+            manifest, first.split, first.size_px, ids, [""] * len(ids), images_decoded=0
+        )
+        paths = [str(path) for path in shard_paths(manifest, first.split)]
+        with ordered_execution():
+            batches = (
+                ray.data.read_parquet(
+                    paths,
+                    columns=["image_id", "image"],
+                    override_num_blocks=len(paths),
+                    ray_remote_args={"num_cpus": READER_CPUS},
+                )
+                .map_batches(
+                    partial(decode_wanted, size_px=first.size_px, wanted=left),
+                    batch_size=4 * PART_IMAGES,
+                    num_cpus=READER_CPUS,
+                )
+                .map_batches(
+                    ScoringActor,
+                    fn_constructor_kwargs={
+                        "bundle": tuple(bundle),
+                        "storage": str(storage),
+                        "parts": str(parts),
+                        "annotations": ray.put(annotations),
+                        "source": source_fingerprint(),
+                    },
+                    batch_size=PART_IMAGES,
+                    concurrency=actors,
+                    num_cpus=cpus,
+                    num_gpus=gpus,
+                )
+                .iter_batches(batch_size=None)
+            )
+            scored = len(wanted) - len(left)
+            for batch in batches:
+                scored += int(batch["images"].sum())
+                share = scored / len(wanted)
+                speed = (scored - len(wanted) + len(left)) / (time.monotonic() - started)
+                text = f"{scored}/{len(wanted)} images, {speed:.1f} images/s"
+                for result in bundle:
+                    emit(
+                        {
+                            "event": "progress",
+                            "result_id": result.result_id,
+                            "share": share,
+                            "text": text,
+                        }
+                    )
+    for result in bundle:
+        trial = Trial(result, storage, {}, emit)
+        try:
+            reason, trace = conclude(result, trial, parts, wanted), ""
+        except Exception as error:  # a plug-in's reduction fails its own result, never the others
+            reason, trace = f"{type(error).__name__}: {error}", traceback.format_exc()
+        told: Event = {"result_id": result.result_id}
+        if reason:
+            told |= {"event": "failed", "reason": reason, "traceback": trace}
+        else:
+            told |= {"event": "finished", "seconds": time.monotonic() - started}
+        emit(told)
+    discard(parts)
+
+
+def folder_of(bundle: Sequence[ProtocolEvaluation]) -> str:
+    """A name for what is missing: the same command finds its parts again."""
+    import hashlib
+
+    text = json.dumps(sorted(result.result_id for result in bundle))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
