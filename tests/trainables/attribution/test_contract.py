@@ -19,18 +19,33 @@ import trainables.attribution  # noqa: F401  registers
 from tests.device_literals import device_literals
 from tests.trainables.networks import CLASSES, hooks_of, pictures, tiny_model
 from trainables.attribution.attribution import Attribution
+from trainables.attribution.from_files import FromFiles
+from trainables.attribution.lime import Lime
+from trainables.attribution.occlusion import Occlusion
+from trainables.attribution.rise import Rise
+from trainables.attribution.segmentation import Grid
 from trainables.batch import Batch
 from trainables.models.network import DEPTHS, evaluating
 from trainables.models.small_resnet import SmallResNet
 from trainables.passes import Passes
 
+GOLDEN = Path(__file__).parents[2] / "golden"
 INDEX, TARGETS = [1, 0, 1, 2, 1], [0, 1, 2, 3, 3]
 """Five explanations of four images; the last image has none."""
 
 
+EXAMPLES: dict[str, Callable[[], Attribution]] = {
+    "from_files": lambda: FromFiles(path=str(GOLDEN / "maps.safetensors")),
+    "lime": lambda: Lime(samples=60, segmentation=Grid(cells=4)),
+    "occlusion": lambda: Occlusion(window_px=4, stride_px=3),
+    "rise": lambda: Rise(masks=80),
+}
+"""Methods whose defaults do not suit images of 12 px, or a quick test."""
+
+
 def at_every_depth(cls: type[Attribution]) -> Iterator[Attribution]:
     """The method as it is by default, and at each depth if it has a layer."""
-    yield cls()
+    yield EXAMPLES.get(cls.name, cls)()
     if "layer" in {f.name for f in fields(cls)}:
         yield from (cls(layer=depth) for depth in DEPTHS if depth != cls().layer)
 
