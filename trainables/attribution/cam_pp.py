@@ -62,9 +62,9 @@ class SmoothGradCamPP(Cam):
     Source: Smooth Grad-CAM++ (Omeiza et al., 2019); IDSDS (Hesse et al., 2024): 4
     samples, deviation 0.3 in the encoded space, as TorchCAM's defaults.
 
-    Departs: alpha's numerator is the second derivative, as in Grad-CAM++ (and in TorchCAM); in
-    the paper it is printed as the first, which does not reduce to Grad-CAM++ without noise. The
-    samples' factors exp(logit) are left out, as in TorchCAM.
+    Departs: alpha's numerator is the second derivative, as in Grad-CAM++ (and in TorchCAM, whose
+    authors note that the paper prints the first); with the first it would not reduce to Grad-CAM++
+    without noise. The samples' factors exp(logit) are left out, as in TorchCAM.
     """
 
     name: ClassVar[str] = "smooth_grad_cam_pp"
