@@ -356,6 +356,10 @@ def known_cost(model: Model, images: Tensor) -> int:
     return cost
 
 
+def pairs(first: Tensor, second: Tensor) -> list[tuple[int, int]]:
+    return list(zip(first.tolist(), second.tolist(), strict=True))
+
+
 class TestSlabs:
     """Perturbed copies come in pieces that fit the byte budget."""
 
@@ -368,15 +372,12 @@ class TestSlabs:
         model, batch = tiny_model(), batch_of(INDEX, TARGETS)
         cost = known_cost(model, batch.images)
         slabs = self.slabs(model, batch, 7, room * cost)
-        copies = [
-            (s, i) for slab in slabs for s, i in zip(slab.sample.tolist(), slab.image.tolist())
-        ]
+        copies = [pair for slab in slabs for pair in pairs(slab.sample, slab.image)]
         assert sorted(copies) == [(s, i) for s in range(7) for i in (0, 2, 4)]
-        seen = []
+        seen = [pair for slab in slabs for pair in pairs(slab.sample[slab.index], slab.of)]
+        assert sorted(seen) == [(s, n) for s in range(7) for n in range(len(INDEX))]
         for slab in slabs:
             assert torch.equal(slab.image[slab.index], batch.image_index[slab.of])
-            seen += zip(slab.sample[slab.index].tolist(), slab.of.tolist())
-        assert sorted(seen) == [(s, n) for s in range(7) for n in range(len(INDEX))]
 
     @pytest.mark.parametrize("targets", [1, 4])
     def test_a_slab_fits_the_budget_whether_images_go_in_rounds_or_are_repeated(self, targets):
