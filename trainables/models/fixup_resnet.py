@@ -29,6 +29,9 @@ class FixupBlock(nn.Module):
         biases: whether the scalars are there.
     """
 
+    bias1a: nn.Parameter | None
+    scale: nn.Parameter | None
+
     def __init__(
         self, convolutions: Sequence[nn.Conv2d], shortcut: nn.Conv2d | None, *, biases: bool
     ) -> None:
@@ -45,11 +48,12 @@ class FixupBlock(nn.Module):
         """(B, inputs, h, w) to (B, outputs, h', w')."""
         y = start = plus(x, self.bias1a)
         for k in range(1, self.depth + 1):
-            y = getattr(self, f"conv{k}")(y if k == 1 else plus(y, getattr(self, f"bias{k}a")))
+            if k > 1:
+                y = plus(self.relu(y), getattr(self, f"bias{k}a"))
+            y = getattr(self, f"conv{k}")(y)
             if k == self.depth and self.scale is not None:
                 y = y * self.scale
             y = plus(y, getattr(self, f"bias{k}b"))
-            y = y if k == self.depth else self.relu(y)
         return self.relu(y + (x if self.downsample is None else self.downsample(start)))
 
     def initialize(self, blocks: int) -> None:
@@ -81,6 +85,9 @@ class FixupResNet(nn.Module):
     Source: Zhang, Dauphin & Ma, ICLR 2019, and Hesse, Schaub-Meyer & Roth, NeurIPS 2021 (X-DNN:
         no bias, no scale), with the latter's code.
     """
+
+    bias1: nn.Parameter | None
+    bias2: nn.Parameter | None
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from trainables.models.network import Network
+from trainables.models.network import DEPTHS, Network
 
 
 def depths_of(convolutions: Sequence[int], *, norm: bool = False) -> Mapping[str, str]:
@@ -19,7 +19,7 @@ def depths_of(convolutions: Sequence[int], *, norm: bool = False) -> Mapping[str
     each, pools = 3 if norm else 2, []  # convolution, norm, ReLU
     for k in range(len(convolutions)):
         pools.append(f"features.{each * sum(convolutions[: k + 1]) + k}")
-    return dict(zip(("input", "mid1", "mid2", "mid3", "final"), ("", *pools[1:4], "features")))
+    return dict(zip(DEPTHS, ("", *pools[1:4], "features"), strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)

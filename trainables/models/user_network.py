@@ -132,7 +132,7 @@ class UserNetwork(Network):
                 handle.remove()
         if not isinstance(out, Tensor):
             raise ValueError(
-                f"{self.build_path}: the network gave a {type(out).__name__}; expected logits (B, K)"
+                f"{self.build_path}: the network gave a {type(out).__name__}; expected logits"
             )
         return tuple(out.shape), seen[-1]
 
@@ -170,7 +170,7 @@ def function_at(path: str) -> Callable[..., Any]:
         what = "is no function" if hasattr(module, attribute) else "does not exist"
         own = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
         raise ValueError(f"{path}: {attribute} {what}; {name} has {', '.join(own) or 'none'}")
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def accepts(build: Callable[..., Any], *arguments: Any) -> bool:
@@ -188,7 +188,7 @@ def first_line(error: Exception) -> str:
 
 
 def example(classes: int) -> nn.Module:
-    """A network such as a user brings: three convolutions, the mean, a linear head."""
+    """A network such as a user brings: four convolutions, the mean, a linear head."""
     net = nn.Sequential()
     for k, (inputs, outputs) in enumerate(((3, 8), (8, 16), (16, 16), (16, 32))):
         convolution = nn.Conv2d(inputs, outputs, 3, 2 if k != 2 else 1, padding=1)
