@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, Protocol, Self, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -103,15 +104,13 @@ class Passes:
     """One model, one batch: runs, counts, remembers, frees.
 
     A context: its hooks are gone at its end, also after an exception. State what gradients will be
-    asked for
-    with ``expect`` before the first answer; a wider need after the forward is an error, not a
-    second forward.
+    asked for with ``expect`` before the first answer; a wider need after the forward is an error,
+    not a second forward.
 
     With ``create_graph`` the graph is kept for an outer backward. In training there is exactly one
-    forward and
-    each image has at most one explanation: with batch statistics a map depends on the whole batch,
-    and the
-    gradient is that of the sum over the batch (Model Guidance, section 3, and its code).
+    forward and each image has at most one explanation: with batch statistics a map depends on the
+    whole batch, and the gradient is that of the sum over the batch (Model Guidance, section 3, and
+    its code).
 
     Attributes:
         counts: image-forwards and image-backwards of the whole tree of passes.
@@ -133,7 +132,7 @@ class Passes:
         self.budget_bytes: int = parent.budget_bytes if parent else budget_bytes
         self.counts: Counts = parent.counts if parent else Counts()
         self._root: Passes = parent._root if parent else self
-        self._handles: dict[int, list[RemovableHandle]] = {}  # of the root: by model
+        self._handles = WeakKeyDictionary[nn.Module, list[RemovableHandle]]()  # of the root
         self._keep: Callable[[str, Tensor], None] | None = (
             None  # of the root: set while a forward runs
         )
@@ -302,7 +301,7 @@ class Passes:
         """The one forward; the features that were expected are kept on the way."""
         if self._arrangement is not None and self._logits is not None:
             return self._arrangement, self._logits
-        if id(self.model.module) not in self._root._handles:
+        if self.model.module not in self._root._handles:
             raise RuntimeError(
                 "passes answer only inside their `with` block: their hooks live there"
             )
@@ -382,7 +381,7 @@ class Passes:
 
     def _watch(self, model: Model) -> None:
         """Count the passes of a model, whoever calls it; each hook first keeps, then counts."""
-        if id(model.module) in self._handles:
+        if model.module in self._handles:
             return
 
         def entered(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -404,7 +403,7 @@ class Passes:
                         lambda _module, _inputs, out, depth=depth: seen(depth, out)
                     )
                 )
-        self._handles[id(model.module)] = handles
+        self._handles[model.module] = handles
 
 
 def _most_rows(image_index: Tensor, images: int) -> int:
