@@ -23,7 +23,7 @@ class ScoreCam(Cam):
     A channel is upsampled and scaled to [0, 1]; the image times this mask goes through the model:
     one forward a channel and image, which serves all targets of the image.
 
-    Source: Score-CAM (Wang et al., CVPRW 2020), definitions 1 to 3 and algorithm 1.
+    Source: Score-CAM (Wang et al., CVPRW 2020), algorithm 1.
 
     Departs: a constant channel has no scale; its mask is zero, as in TorchCAM and grad-cam (the
     authors' code leaves it out).
@@ -33,12 +33,12 @@ class ScoreCam(Cam):
 
     channel_softmax: bool = True
     """Whether a softmax over the channels makes the weights sum to 1 (algorithm 1, TorchCAM,
-    grad-cam). The authors' code, and definition 3, weight by the scores themselves."""
+    grad-cam). The authors' code weights by the scores themselves."""
     score: Score = "logit"
     """What the model says of the target: its logit (TorchCAM, grad-cam), its probability after a
     softmax over the classes, as in the authors' code, or by itself (sigmoid)."""
     baseline: Baseline | None = field(default_factory=Zero)
-    """Image whose score is subtracted: the increase of definition 1; None subtracts nothing, as
+    """Image whose score is subtracted: the increase of confidence; None subtracts nothing, as
     the authors' code. It drops out of the softmax over the channels, and is not run for it."""
     channels: int | None = None
     """How many channels are tried, those that vary most (Faster-ScoreCAM, in tf-keras-vis); None:

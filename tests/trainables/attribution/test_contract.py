@@ -25,12 +25,18 @@ from tests.trainables.networks import (
     tiny_model,
 )
 from trainables.attribution.attribution import Attribution
+from trainables.attribution.from_files import FromFiles
+from trainables.attribution.lime import Lime
+from trainables.attribution.occlusion import Occlusion
+from trainables.attribution.rise import Rise
+from trainables.attribution.segmentation import Grid
 from trainables.batch import Batch
 from trainables.models.bcos_resnet import SmallBcosResNet
 from trainables.models.network import DEPTHS, Model, Network, evaluating
 from trainables.models.small_resnet import SmallResNet
 from trainables.passes import Passes
 
+GOLDEN = Path(__file__).parents[2] / "golden"
 INDEX, TARGETS = [1, 0, 1, 2, 1], [0, 1, 2, 3, 3]
 """Five explanations of four images; the last image has none."""
 KINDS: list[tuple[Callable[..., Model], Network]] = [
@@ -57,14 +63,46 @@ def model_for(method: Attribution, *, training: bool = False) -> Model:
     return kind_of(method)[0](training=training)
 
 
+EXAMPLES: dict[str, Callable[[], Attribution]] = {
+    "from_files": lambda: FromFiles(path=str(GOLDEN / "maps.safetensors")),
+    "lime": lambda: Lime(samples=60, segmentation=Grid(cells=4)),
+    "occlusion": lambda: Occlusion(window_px=4, stride_px=3),
+    "rise": lambda: Rise(masks=80),
+}
+"""Methods whose defaults do not suit images of 12 px, or a quick test."""
+
+
+def suits(method: Attribution) -> bool:
+    """Whether the tiny convolutional network will do; other kinds have tests of their own."""
+    try:
+        method.suit(tiny_model())
+    except ValueError:
+        return False
+    return True
+
+
+def suits(method: Attribution) -> bool:
+    """Whether the tiny convolutional network will do; other kinds have tests of their own."""
+    try:
+        method.suit(tiny_model())
+    except ValueError:
+        return False
+    return True
+
+
 def at_every_depth(cls: type[Attribution]) -> Iterator[Attribution]:
     """The method as it is by default, and at each depth if it has a layer."""
-    yield cls()
+    yield EXAMPLES.get(cls.name, cls)()
     if "layer" in {f.name for f in fields(cls)}:
         yield from (cls(layer=depth) for depth in DEPTHS if depth != cls().layer)
 
 
-METHODS = [m for _, cls in sorted(Attribution.registered.items()) for m in at_every_depth(cls)]
+METHODS = [
+    method
+    for _, cls in sorted(Attribution.registered.items())
+    for method in at_every_depth(cls)
+    if suits(method)
+]
 each_method = pytest.mark.parametrize("method", METHODS, ids=lambda method: method.key)
 
 
