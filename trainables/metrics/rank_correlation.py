@@ -21,16 +21,18 @@ def spearman(first: Tensor, second: Tensor) -> Tensor:
         raise ValueError(
             f"rows {tuple(first.shape)} and {tuple(second.shape)}: expected (N, P) both"
         )
-    one, other = centered_ranks(first), centered_ranks(second)
+    sides = torch.stack([first, second])
+    one, other = centered_ranks(sides).double()
     spread = one.square().sum(1) * other.square().sum(1)
-    correlation = (one * other).sum(1) / spread.double().sqrt()
-    undefined = (spread == 0) | first.isnan().any(1) | second.isnan().any(1)
-    return torch.where(undefined, torch.nan, correlation)
+    correlation = (one * other).sum(1) / spread.sqrt()  # 0 / 0 where a side is constant
+    return correlation.masked_fill(sides.isnan().any(2).any(0), torch.nan)
 
 
 def centered_ranks(values: Tensor) -> Tensor:
-    """Twice the mean rank of each value in its row of (N, P), less P + 1: whole, with the sum 0."""
-    ordered = values.sort(dim=1).values
-    below = torch.searchsorted(ordered, values.contiguous())
-    not_above = torch.searchsorted(ordered, values.contiguous(), right=True)
-    return below + not_above - values.shape[1]
+    """Twice the mean rank of each value of (..., P) in its row, less P + 1, int64; the sum is 0."""
+    ordered, order = values.sort(dim=-1)
+    # looked up in order: several times as fast as the values as they come
+    below = torch.searchsorted(ordered, ordered)
+    not_above = torch.searchsorted(ordered, ordered, right=True)
+    ranks = below + not_above - values.shape[-1]
+    return torch.empty_like(order).scatter_(-1, order, ranks)
