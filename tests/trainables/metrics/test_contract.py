@@ -6,9 +6,9 @@ Parametrized over everything registered: a new class is tested before its author
 from __future__ import annotations
 
 import math
-from dataclasses import replace
-from types import SimpleNamespace
-from typing import Any, get_args
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -16,18 +16,51 @@ import torch
 from torch import Tensor
 
 import trainables.metrics  # noqa: F401  registers
+from data_pipelines.patches import cell_of_pixel, cell_sides
 from tests.device_literals import device_literals
+from tests.trainables.networks import CLASSES, tiny_model
+from trainables.batch import Batch
+from trainables.metrics.localization import LocalizationMetric
 from trainables.metrics.metric import Metric, Undefined
+from trainables.metrics.single_deletion import Deletions, SingleDeletion, target_drops
+from trainables.models.network import evaluating
+from trainables.passes import Passes
 
 METRICS = [cls() for _, cls in sorted(Metric.registered.items())]
 each_metric = pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.key)
 SIZE = (9, 11)
+MODEL = tiny_model()
 
 
-def passes_with(masks: Tensor | None, n: int = 1, size: tuple[int, int] = SIZE) -> Any:
-    """What a metric that only looks at maps reads of the passes: images and masks of the batch."""
-    images = torch.zeros(n if masks is None else len(masks), 3, *size, dtype=torch.float64)
-    return SimpleNamespace(batch=SimpleNamespace(images=images, masks=masks))
+@dataclass(frozen=True)
+class Case:
+    """Explanations of one image each: row i speaks of image i of one generated sequence."""
+
+    masks: Tensor
+    maps: Tensor
+    rows: Sequence[int]
+
+    def at(self, chosen: Sequence[int]) -> Case:
+        """Some rows, in this order."""
+        return Case(self.masks[chosen], self.maps[chosen], [self.rows[i] for i in chosen])
+
+    @property
+    def batch(self) -> Batch:
+        generator = torch.Generator().manual_seed(1)
+        images = torch.randn(8, 3, *SIZE, generator=generator, dtype=torch.float64)
+        rows = torch.tensor(self.rows, dtype=torch.long)
+        batch = Batch.single(images[rows], rows % CLASSES, self.masks)
+        return replace(batch, image_ids=[f"image {row}" for row in self.rows])
+
+
+def case(masks: Tensor, maps: Tensor) -> Case:
+    return Case(masks, maps, range(len(maps)))
+
+
+def scores_of(metric: Metric, case: Case) -> Tensor:
+    """Scores over the tiny network in eval mode, as an evaluation asks for them."""
+    with evaluating(MODEL.module), Passes(MODEL, case.batch) as passes:
+        return metric(passes, case.maps)
 
 
 def box_masks(n: int) -> Tensor:
@@ -40,6 +73,35 @@ def box_masks(n: int) -> Tensor:
 def random_maps(n: int, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(n, *SIZE, generator=generator, dtype=torch.float64)
+
+
+def masks_as_maps(metric: LocalizationMetric, case: Case) -> Tensor:
+    """All importance on the object."""
+    return case.masks.double()
+
+
+def effects_as_maps(metric: SingleDeletion, case: Case) -> Tensor:
+    """What the deletion of a cell does to the target, spread over the cell."""
+    batch, patches = case.batch, metric.patches
+    with evaluating(MODEL.module), Passes(MODEL, batch) as passes:
+        deleted = passes.get(Deletions(patches=patches, baseline=metric.baseline))
+        drops = target_drops(passes.logits, deleted, batch.image_index, batch.targets)
+    cell = torch.from_numpy(cell_of_pixel(patches, *SIZE))
+    spread = drops[:, cell.clamp(min=0)] / math.prod(cell_sides(patches, *SIZE))
+    return torch.where(cell >= 0, spread, 0.0)
+
+
+PERFECT: dict[type[Metric], Callable[..., Tensor]] = {
+    LocalizationMetric: masks_as_maps,
+    SingleDeletion: effects_as_maps,
+}
+"""Maps that no other can beat, by the kind of metric: a new kind states its own here."""
+
+
+def perfect_maps(metric: Metric, case: Case) -> Tensor:
+    makers = [make for kind, make in PERFECT.items() if isinstance(metric, kind)]
+    assert makers, f"PERFECT lacks the kind of {metric.name}"
+    return makers[0](metric, case)
 
 
 def policies(metric: Metric) -> dict[str, Metric]:
@@ -56,9 +118,11 @@ def policies(metric: Metric) -> dict[str, Metric]:
 def test_perfect_map_beats_every_random_map(metric: Metric) -> None:
     masks = box_masks(6)
     sign = 1 if metric.higher_is_better else -1
-    perfect = metric(passes_with(masks), masks.double())
+    maps = perfect_maps(metric, case(masks, random_maps(6)))
+    perfect = scores_of(metric, case(masks, maps))
     for seed in range(20):
-        assert (sign * perfect > sign * metric(passes_with(masks), random_maps(6, seed))).all()
+        scores = scores_of(metric, case(masks, random_maps(6, seed)))
+        assert (sign * perfect > sign * scores).all()
 
 
 @each_metric
@@ -70,7 +134,7 @@ def test_scores_stay_within_the_range(metric: Metric, dtype: torch.dtype) -> Non
     masks[4], masks[5] = False, True
     for scale in (0.0, 1e-30, 1e-8, 1.0, 1e30):
         for maps in (random_maps(6), random_maps(6).abs(), torch.ones(6, *SIZE), masks.double()):
-            scores = metric(passes_with(masks), scale * maps.to(dtype))
+            scores = scores_of(metric, case(masks, scale * maps.to(dtype)))
             assert scores.shape == (6,)
             assert scores.dtype == dtype
             assert (scores.isnan() | ((scores >= low) & (scores <= high))).all()
@@ -78,18 +142,16 @@ def test_scores_stay_within_the_range(metric: Metric, dtype: torch.dtype) -> Non
 
 @each_metric
 def test_batch_equals_its_singles(metric: Metric) -> None:
-    maps, masks = random_maps(5), box_masks(5)
-    singles = [metric(passes_with(masks[i : i + 1]), maps[i : i + 1]) for i in range(5)]
-    torch.testing.assert_close(
-        metric(passes_with(masks), maps), torch.cat(singles), rtol=1e-12, atol=0
-    )
+    whole = case(box_masks(5), random_maps(5))
+    singles = [scores_of(metric, whole.at([i])) for i in range(5)]
+    torch.testing.assert_close(scores_of(metric, whole), torch.cat(singles), rtol=1e-12, atol=0)
 
 
 @each_metric
 def test_order_of_the_batch_does_not_matter(metric: Metric) -> None:
-    maps, masks, order = random_maps(5), box_masks(5), [3, 1, 4, 0, 2]
-    permuted = metric(passes_with(masks[order]), maps[order])
-    scores = metric(passes_with(masks), maps)
+    whole, order = case(box_masks(5), random_maps(5)), [3, 1, 4, 0, 2]
+    permuted = scores_of(metric, whole.at(order))
+    scores = scores_of(metric, whole)
     torch.testing.assert_close(permuted, scores[order], rtol=1e-12, atol=0)
     assert metric.reduce(permuted.numpy()) == pytest.approx(
         metric.reduce(scores.numpy()), rel=1e-12
@@ -98,7 +160,7 @@ def test_order_of_the_batch_does_not_matter(metric: Metric) -> None:
 
 @each_metric
 def test_a_batch_of_none_gives_none(metric: Metric) -> None:
-    scores = metric(passes_with(box_masks(0)), random_maps(0))
+    scores = scores_of(metric, case(box_masks(0), random_maps(0)))
     assert scores.shape == (0,)
     assert math.isnan(metric.reduce(scores.numpy()))
     assert math.isnan(metric.defined_fraction(scores.numpy()))
@@ -108,7 +170,7 @@ def test_a_batch_of_none_gives_none(metric: Metric) -> None:
 def test_maps_are_read_only_and_scores_carry_no_graph(metric: Metric) -> None:
     maps, masks = random_maps(3), box_masks(3)
     before = maps.clone()
-    scores = metric(passes_with(masks), maps.requires_grad_())
+    scores = scores_of(metric, case(masks, maps.requires_grad_()))
     assert not scores.requires_grad
     assert torch.equal(maps, before)
 
@@ -119,7 +181,7 @@ def test_maps_that_are_not_of_image_size_are_refused(
     metric: Metric, shape: tuple[int, ...]
 ) -> None:
     with pytest.raises(ValueError, match=rf"\({', '.join(map(str, shape))}\).*\(9, 11\) px"):
-        metric(passes_with(box_masks(3)), torch.ones(shape, dtype=torch.float64))
+        scores_of(metric, case(box_masks(3), torch.ones(shape, dtype=torch.float64)))
 
 
 @each_metric
@@ -128,7 +190,7 @@ def test_a_broken_map_is_refused_and_not_called_undefined(metric: Metric, bad: f
     maps = random_maps(3)
     maps[1, 2, 3] = bad
     with pytest.raises(ValueError, match="1 of 3 maps"):
-        metric(passes_with(box_masks(3)), maps)
+        scores_of(metric, case(box_masks(3), maps))
 
 
 @each_metric
