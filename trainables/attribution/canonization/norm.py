@@ -47,11 +47,14 @@ def _merges_in(part: nn.Module) -> list[tuple[str, str]]:
         graph = traced(part)
         steps = [node for node in graph.nodes if node.op == "call_module"] if graph else []
         pairs = [(node.args[0], node) for node in steps if node.args and node.args[0] in steps]
-        _known[part] = kinds, [
-            (str(linear.target), str(norm.target))
-            for linear, norm in pairs
-            if _can_merge(part, str(linear.target), str(norm.target)) and len(linear.users) == 1
-        ]
+        _known[part] = (
+            kinds,
+            [
+                (str(linear.target), str(norm.target))
+                for linear, norm in pairs
+                if _can_merge(part, str(linear.target), str(norm.target)) and len(linear.users) == 1
+            ],
+        )
     return _known[part][1]
 
 
