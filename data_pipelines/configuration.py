@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import importlib.util
 import json
 import math
 import pkgutil
+import sys
 import types
 import typing
 from collections.abc import Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin
 
 
@@ -216,7 +219,26 @@ def type_name(hint: Any) -> str:
     return "None" if hint is type(None) else getattr(hint, "__name__", str(hint))
 
 
+def import_file(path: Path) -> types.ModuleType:
+    """Import a user's own file, so that its classes are registered.
+
+    Raises:
+        ValueError: there is no such file, or it is no Python file.
+    """
+    if not path.is_file():
+        raise ValueError(f"--plugins {path}: no such file")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"--plugins {path}: expected a Python file (.py)")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
 def import_files_of(package: str, path: Sequence[str]) -> None:
     """Import every module of a plug-in package, so that its classes are registered."""
     for module in pkgutil.iter_modules(path):
+        if module.name == "__main__":  # a command, which would run
+            continue
         importlib.import_module(f"{package}.{module.name}")

@@ -123,8 +123,10 @@ def test_nothing_is_unpickled():
         for node in ast.walk(tree):
             if isinstance(node, ast.Call):
                 call = ast.unparse(node.func)
-                pickled = [k for k in node.keywords if k.arg == "allow_pickle"]
-                if call.endswith(unsafe) or any(ast.unparse(k.value) != "False" for k in pickled):
+                said = {k.arg: ast.unparse(k.value) for k in node.keywords}
+                if call == "torch.load" and said.get("weights_only") == "True":
+                    continue  # reads tensors and plain containers; refuses everything else
+                if call.endswith(unsafe) or said.get("allow_pickle", "False") != "False":
                     found.append(f"{name}:{node.lineno} {ast.unparse(node)}")
     assert found == []
 
@@ -150,6 +152,8 @@ def test_only_the_trial_and_the_training_seed_globally():
         for name, tree in TREES.items()
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(seeders)
+        # a generator of one's own is nobody else's
+        if not ast.unparse(node.func).startswith("torch.Generator()")
     ]
     assert set(found) <= {"trainables/trial.py", "trainables/training.py"}
 
@@ -194,11 +198,12 @@ def test_asserts_stay_in_tests():
     assert found == []
 
 
-def test_people_are_told_by_the_launch_and_the_report_only():
+def test_people_are_told_by_commands_only():
     found = {
         name
         for name, tree in TREES.items()
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "print"
     }
-    assert [n for n in found if not n.startswith(("sweeps/launch/", "analysis/report.py"))] == []
+    commands = ("sweeps/launch/", "analysis/report.py", "trainables/attribution/__main__.py")
+    assert [n for n in found if not n.startswith(commands)] == []

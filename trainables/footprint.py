@@ -20,11 +20,12 @@ class Footprint(TorchDispatchMode):
 
     Attributes:
         bytes: the sum so far.
+        largest: bytes of the largest tensor so far.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.bytes = 0
+        self.bytes, self.largest = 0, 0
 
     def __torch_dispatch__(
         self,
@@ -39,6 +40,7 @@ class Footprint(TorchDispatchMode):
         for made in tree_leaves(out):
             if isinstance(made, Tensor) and made.untyped_storage()._cdata not in given:
                 self.bytes += made.nbytes
+                self.largest = max(self.largest, made.nbytes)
         return out
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import os
-import sys
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,6 +11,7 @@ from typing import ClassVar, Self
 
 from platformdirs import user_data_path
 
+from data_pipelines.configuration import import_file
 from data_pipelines.dataset import Dataset
 from trainables.result import Result
 
@@ -99,14 +97,5 @@ def import_plugins(files: tuple[Path, ...]) -> None:
             register_pickle_by_value,  # only here: --help need not wait for Ray
         )
     for path in files:
-        if not path.is_file():
-            raise ValueError(f"--plugins {path}: no such file")
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        if spec is None or spec.loader is None:
-            raise ValueError(f"--plugins {path}: expected a Python file (.py)")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[path.stem] = module
-        spec.loader.exec_module(module)
-        register_pickle_by_value(
-            module
-        )  # workers get the classes themselves: they cannot import the file
+        # workers get the classes themselves: they cannot import the file
+        register_pickle_by_value(import_file(path))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
+from trainables.models.bcos_layers import BcosConv2d, LogitLayer, explanation_mode
+from trainables.models.bcos_norms import BatchNormUncentered2d
 from trainables.models.network import DEPTHS, Model
 
 CLASSES = 4
@@ -33,14 +37,46 @@ def tiny_model(
     seed: int = 0, *, bias: bool = True, norm: bool = True, training: bool = False
 ) -> Model:
     """A TinyNet with random weights and running statistics."""
+    module = randomized(TinyNet(bias=bias, norm=norm), seed)
+    return Model(module.train(training), PATHS, lambda images: images.double() / 255)
+
+
+class TinyBcos(nn.Module):
+    """Four stages of B-cos convolution and norm on (B, 3, 12, 12); classifier, global pooling."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths, strides = (3, 4, 5, 6, 7), (1, 2, 1, 2)
+        for k, stride in enumerate(strides):
+            convolution = BcosConv2d(widths[k], widths[k + 1], 3, stride=stride, padding=1)
+            stage = nn.Sequential(convolution, BatchNormUncentered2d(widths[k + 1]))
+            setattr(self, f"layer{k + 1}", stage)
+        self.fc, self.logit_layer = BcosConv2d(widths[-1], CLASSES), LogitLayer(bias=-1.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for k in range(1, 5):
+            x = getattr(self, f"layer{k}")(x)
+        return self.logit_layer(self.fc(x).mean((2, 3)))
+
+
+def tiny_bcos_model(seed: int = 0, *, training: bool = False) -> Model:
+    """A TinyBcos with random weights and running variances."""
+    module = randomized(TinyBcos(), seed).train(training)
+    return Model(
+        module, PATHS, lambda images: images.double() / 255, partial(explanation_mode, module)
+    )
+
+
+def randomized(module: nn.Module, seed: int) -> nn.Module:
+    """The module in float64 with random weights and running statistics."""
     generator = torch.Generator().manual_seed(seed)
-    module = TinyNet(bias=bias, norm=norm).double()
+    module.double()
     for name, tensor in module.state_dict().items():
         if tensor.is_floating_point():
             noise = torch.rand(tensor.shape, generator=generator, dtype=torch.float64)
             spread = 0.5 + noise if name.endswith("running_var") else 0.8 * noise - 0.35
             tensor.copy_(spread)
-    return Model(module.train(training), PATHS, lambda images: images.double() / 255)
+    return module
 
 
 def pictures(n: int, seed: int = 0) -> Tensor:
