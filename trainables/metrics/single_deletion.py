@@ -45,7 +45,9 @@ class Deletions:
             if answer is None:
                 answer = logits.new_empty(len(images), self.patches, logits.shape[1])
             answer[slab.image, slab.sample] = logits
-        return passes.logits.new_empty(0, self.patches, 0) if answer is None else answer
+        if answer is None:  # no image
+            return passes.logits.unsqueeze(1).expand(-1, self.patches, -1)
+        return answer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,10 +70,14 @@ class SingleDeletion(Metric):
     """Of what the drop is taken. The authors' code takes the probability wherever it also
     explains the probability."""
 
+    @property
+    def deletions(self) -> Deletions:
+        """What the protocol asks of the model."""
+        return Deletions(patches=self.patches, baseline=self.baseline)
+
     def score(self, passes: Passes, maps: Tensor, explain: Explain | None) -> Tensor:
         """Spearman(cell sums, drops)."""
-        batch = passes.batch
-        deleted = passes.get(Deletions(patches=self.patches, baseline=self.baseline))
+        batch, deleted = passes.batch, passes.get(self.deletions)
         drops = target_drops(
             passes.logits, deleted, batch.image_index, batch.targets, self.drop_output
         )
