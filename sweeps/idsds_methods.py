@@ -1,0 +1,217 @@
+"""Which attribution method can be trusted?
+
+IDSDS (Hesse et al., NeurIPS Datasets and Benchmarks 2024): how well each method ranks the patches of
+an image by what their deletion does to the logit, on a network that knows deleted patches; beside it
+the protocols of the other papers, on the same maps.
+
+    python sweeps/idsds_methods.py                  # the generated sample, local Ray, minutes
+    python sweeps/idsds_methods.py --address auto --dataset imagenet --data-root DIR --models resnet50
+    --methods idsds_as_run
+
+A classifier is trained, then fine-tuned with deleted patches; all methods that suit the network are
+judged on both by all protocols, from shared passes. `--dry-run` lists everything with its cost.
+Report: python -m analysis.report --experiment idsds_methods
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar, Self
+
+import trainables.attribution
+import trainables.metrics
+import trainables.models  # noqa: F401  (each registers its classes)
+from data_pipelines.dataset import Dataset
+from sweeps.launch import Findings, Sweep, launch
+from trainables.attribution.attribution import Attribution
+from trainables.attribution.sets import SETS
+from trainables.classifier_training import ClassifierTraining
+from trainables.idsds_finetuning import IdsdsFinetuning, deletion_protocol
+from trainables.metrics.metric import Metric
+from trainables.models.network import Network
+from trainables.protocol_evaluation import ProtocolEvaluation
+from trainables.result import Result
+from trainables.training import Training
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a dataset is trained on and judged."""
+
+    size_px: int
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    finetuning_epochs: int
+    finetuning_batch_size: int
+    finetuning_learning_rate: float
+    step_epochs: int
+    models: tuple[str, ...]
+    images: int
+
+
+IMAGENET = Recipe(  # IDSDS, appendix E
+    size_px=224,
+    epochs=90,
+    batch_size=256,
+    learning_rate=1e-3,
+    finetuning_epochs=30,
+    finetuning_batch_size=256,
+    finetuning_learning_rate=1e-3,
+    step_epochs=10,
+    models=("resnet50",),
+    images=0,
+)
+SAMPLE = Recipe(  # ours: what two cores do in minutes
+    size_px=64,
+    epochs=9,
+    batch_size=8,
+    learning_rate=1.5e-3,
+    finetuning_epochs=3,
+    finetuning_batch_size=16,
+    finetuning_learning_rate=1e-2,
+    step_epochs=2,
+    models=("small_resnet",),
+    images=100,
+)
+RECIPES = {"digit_scenes": SAMPLE, "imagenet": IMAGENET}
+SAMPLE_METHODS = {
+    "rise": {"masks": 200},
+    "lime": {"samples": 60},
+    "smooth_grad": {"samples": 8},
+}
+"""Fewer perturbed copies on the sample, whose images are small; said before it starts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdsdsMethods(Sweep):
+    """Which attribution method can be trusted?"""
+
+    question: ClassVar[str] = "idsds_methods"
+
+    dataset: str = "digit_scenes"
+    """digit_scenes (generated, one digit an image) or imagenet (as published)."""
+    methods: tuple[str, ...] = ("all",)
+    """Methods by name, a named set (idsds_as_run, corrected), or all that suit the network."""
+    protocols: tuple[str, ...] = ("all",)
+    """Protocols by name, or all; the deletion score is sds or idsds, as the network is."""
+    models: tuple[str, ...] = ()
+    """Networks. Empty: resnet50 as in the paper, small_resnet on the sample."""
+    patches: int = 16
+    """Cells of the deletion grid: 4, 16 or 64. 16 in the paper."""
+    images: int = 0
+    """Images that are judged. 0: all 50,000 as in the paper, 100 on the sample."""
+    epochs: int = 0
+    """Epochs of the classifier. 0: 90, and 9 on the sample."""
+    finetuning_epochs: int = 0
+    """Epochs of fine-tuning. 0: 30 as in the paper, 3 on the sample."""
+
+    def data(self) -> Dataset:
+        if self.dataset not in RECIPES:
+            raise ValueError(f"unknown --dataset {self.dataset!r}; known: {', '.join(RECIPES)}")
+        if self.dataset == "digit_scenes":
+            sizes = {"images_train": 96, "images_val": 24} if self.smoke else {}
+            return Dataset.named(self.dataset, root=self.data_root, layout="imagenet", **sizes)
+        if not self.data_root:
+            raise ValueError(f"--dataset {self.dataset} needs --data-root, the published folder")
+        return Dataset.named(self.dataset, root=self.data_root)
+
+    def small(self) -> Self:
+        return replace(
+            self,
+            images=self.images or 12,
+            epochs=self.epochs or 1,
+            finetuning_epochs=self.finetuning_epochs or 1,
+            seeds=(self.seeds or (0,))[:1],
+        )
+
+    def results(self, data: Dataset) -> Iterator[Result]:
+        recipe = RECIPES[self.dataset]
+        for name in self.models or recipe.models:
+            network = Network.named(name)
+            methods = list(self.chosen_methods(network))
+            for seed in self.seeds or (0,):
+                classifier = ClassifierTraining(
+                    network=network,
+                    data=data,
+                    objective="ce",
+                    image_size_px=recipe.size_px,
+                    epochs=self.epochs or recipe.epochs,
+                    batch_size=recipe.batch_size,
+                    learning_rate=recipe.learning_rate,
+                    seed=seed,
+                )
+                finetuned = IdsdsFinetuning(
+                    start=classifier,
+                    patches=self.patches,
+                    epochs=self.finetuning_epochs or recipe.finetuning_epochs,
+                    batch_size=recipe.finetuning_batch_size,
+                    learning_rate=recipe.finetuning_learning_rate,
+                    step_epochs=recipe.step_epochs,
+                    seed=seed,
+                )
+                trainings: tuple[Training, ...] = (classifier, finetuned)
+                for training in trainings:
+                    yield training
+                    for method in methods:
+                        yield ProtocolEvaluation(
+                            of=training,
+                            attribution=method,
+                            protocols=tuple(self.chosen_protocols(training, method)),
+                            images=self.images or recipe.images,
+                        )
+
+    def chosen_methods(self, network: Network) -> Iterator[Attribution]:
+        """The methods that suit the network; one asked for by name must."""
+        for name in self.methods:
+            if name not in ("all", *SETS):
+                yield self.at_size(Attribution.named(name))
+                continue
+            found = SETS[name]() if name in SETS else map(self.at_size, with_defaults())
+            for method in found:
+                if method.suits(network):
+                    yield method
+
+    def at_size(self, method: Attribution) -> Attribution:
+        """The method with the sample's number of copies, on the sample."""
+        fewer = SAMPLE_METHODS.get(method.name, {}) if self.dataset == "digit_scenes" else {}
+        return replace(method, **fewer)
+
+    def chosen_protocols(self, training: Training, method: Attribution) -> Iterator[Metric]:
+        """The protocols asked for, that this network and method can be judged by."""
+        known = {cls.name: cls for cls in Metric.registered.values()}
+        names = self.protocols
+        if "all" in names:
+            names = tuple(name for name in known if name not in ("sds", "idsds", "grid_pg"))
+            names = ("sds", *names)
+        for name in names:
+            if name in ("sds", "idsds"):
+                yield deletion_protocol(training, self.patches, Zero())
+            else:
+                yield Metric.named(name)
+
+    def notes(self) -> list[str]:
+        images = self.images or RECIPES[self.dataset].images
+        lines = [f"every protocol judges {images or 'all'} validation images"]
+        if self.dataset == "digit_scenes":
+            lines += [
+                f"{name}: {field} {value} on the sample"
+                for name, fields in SAMPLE_METHODS.items()
+                for field, value in fields.items()
+            ]
+        return lines
+
+    def report(self, folder: Path, result_ids: list[str]) -> Findings:
+        # only here: drawing and MLflow take seconds to import, and flags must be checked at once
+        from analysis.ranking_report import RankingFrames
+        from analysis.report import as_text, finished_runs, write_files
+
+        runs = finished_runs(self.question, self.tracking_uri, result_ids)
+        frames = RankingFrames.of(runs)
+        return Findings(text=as_text(runs, frames), files=write_files(runs, frames, folder))
+
+
+if __name__ == "__main__":
+    launch(IdsdsMethods)
