@@ -46,7 +46,7 @@ class Feature:
 
     def compute(self, passes: Passes) -> Tensor:
         """Row n is the output for the image of explanation n."""
-        return passes.as_maps(passes.features[self.layer])
+        return passes.as_maps(passes.output(self.layer))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +143,6 @@ class Passes:
         self._logits: Tensor | None = None  # of the rows
         self._features: dict[str, Tensor] = {}
         self._gradients: dict[Mode, dict[str, Tensor]] = {}
-        self._measure = False  # whether the forward shall say what an image costs
         self._answers: dict[Any, Any] = {}
         self.training = create_graph or model.module.training
         if self.training and Arrangement.in_rounds(batch.image_index).rounds > 1:
@@ -211,11 +210,14 @@ class Passes:
     @property
     def features(self) -> dict[str, Tensor]:
         """Outputs of all expected layers for each explanation, as the layers gave them."""
+        self._forward()
+        return {layer: self.output(layer) for layer in self._features}
+
+    def output(self, layer: str) -> Tensor:
+        """Output of one expected layer for each explanation, as the layer gave it."""
         arrangement, _ = self._forward()
-        return {
-            layer: arrangement.of_explanations(f if self.create_graph else f.detach())
-            for layer, f in self._features.items()
-        }
+        feature = self._features[layer]
+        return arrangement.of_explanations(feature if self.create_graph else feature.detach())
 
     def gradients(self, mode: Mode = "plain") -> dict[str, Tensor]:
         """Gradients at all layers expected in a mode, as the layers' outputs lie, N rows each."""
@@ -240,26 +242,35 @@ class Passes:
         return outputs
 
     def slabs(self, samples: int) -> Iterator[Slab]:
-        """The copies 0 to ``samples`` - 1 of every image, in slabs that fit the byte budget.
+        """Copies 0 to ``samples`` - 1 of every image that is explained, within the byte budget.
 
         Each copy carries all explanations of its image. While it is unknown what an image costs,
-        the first slab has no more copies than the batch has images, and its forward measures it.
+        the first slab is a single copy, and its forward measures it; a sum over the slabs may then
+        differ in its last bits from one over full slabs.
         """
         batch = self.batch
-        device, images = batch.images.device, len(batch.images)
+        device = batch.images.device
         order = torch.argsort(batch.image_index, stable=True)
-        per_image = torch.bincount(batch.image_index, minlength=images)
+        per_image = torch.bincount(batch.image_index, minlength=len(batch.images))
         first = per_image.cumsum(0) - per_image
-        start, total = 0, samples * images
+        explained = per_image.nonzero().squeeze(1)
+        start, total = 0, samples * len(explained)
         while start < total:
             cost = bytes_per_image(self.model.module, batch.images)
-            size = images if cost is None else max(1, self.budget_bytes // cost)
-            copies = torch.arange(start, min(start + size, total), device=device)
-            image = copies % images
-            times = per_image[image]
-            index = torch.repeat_interleave(torch.arange(len(copies), device=device), times)
+            room = 1 if cost is None else max(1, self.budget_bytes // cost)
+            size = min(room, total - start)
+            while True:
+                copies = torch.arange(start, start + size, device=device)
+                image = explained[copies % len(explained)]
+                times = per_image[image]
+                index = torch.repeat_interleave(torch.arange(size, device=device), times)
+                rows = _most_rows(index, size)
+                if rows <= room:
+                    break
+                size = max(1, size * room // rows)
             within = torch.arange(len(index), device=device) - (times.cumsum(0) - times)[index]
-            yield Slab(copies // images, image, index, order[first[image[index]] + within])
+            of = order[first[image[index]] + within]
+            yield Slab(copies // len(explained), image, index, of)
             start += size
 
     def on(
@@ -285,9 +296,7 @@ class Passes:
             targets=parent.targets[of],
             masks=None if parent.masks is None else parent.masks[of],
         )
-        child = Passes(model or self.model, batch, create_graph=self.create_graph, parent=self)
-        child._measure = bytes_per_image(child.model.module, images) is None
-        return child
+        return Passes(model or self.model, batch, create_graph=self.create_graph, parent=self)
 
     def _forward(self) -> tuple[Arrangement, Tensor]:
         """The one forward; the features that were expected are kept on the way."""
@@ -327,9 +336,9 @@ class Passes:
         ]
         self._root._keep = keep
         try:
-            run = (
-                partial(measured_forward, self.model.module) if self._measure else self.model.module
-            )
+            module = self.model.module
+            known = self.training or bytes_per_image(module, images) is not None
+            run = module if known else partial(measured_forward, module)
             with torch.set_grad_enabled(bool(self._needed) or self.create_graph):
                 logits: Tensor = run(images)
         finally:
@@ -396,6 +405,14 @@ class Passes:
                     )
                 )
         self._handles[id(model.module)] = handles
+
+
+def _most_rows(image_index: Tensor, images: int) -> int:
+    """Rows of a forward about these images where a backward goes down to the input."""
+    if len(image_index) <= images:
+        return images
+    arrangement = Arrangement.cheapest(image_index, images, ["input"])
+    return images if arrangement.image is None else len(arrangement.image)
 
 
 def upsample(maps: Tensor, size: tuple[int, int], interpolation: Interpolation) -> Tensor:
