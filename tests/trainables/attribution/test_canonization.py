@@ -87,7 +87,11 @@ NETS: dict[str, tuple[Callable[[], nn.Module], int, int]] = {  # and merged norm
     "torchvision VGG": (vgg_bn, 3, 0),
     "small_resnet": (lambda: SmallResNet(width=4).build(5).module, 12, 4),
     "timm BasicBlock": (lambda: timm_resnet("BasicBlock"), 15, 5),
-    "timm BasicBlock, anti-aliased": (lambda: timm_resnet("BasicBlock", aa_layer=nn.AvgPool2d), 15, 5),
+    "timm BasicBlock, anti-aliased": (
+        lambda: timm_resnet("BasicBlock", aa_layer=nn.AvgPool2d),
+        15,
+        5,
+    ),
     "timm Bottleneck": (lambda: timm_resnet("Bottleneck"), 20, 5),
     "timm ResNet-D": (
         lambda: timm_resnet(
@@ -177,7 +181,11 @@ class TestMerging:
     def test_one_layer_computes_both(self, bias, affine):
         torch.manual_seed(0)
         linear, norm = nn.Conv2d(3, 4, 3, bias=bias), nn.BatchNorm2d(4, affine=affine)
-        net = settled(nn.Sequential(linear, norm), colors(4)) if affine else nn.Sequential(linear, norm)
+        net = (
+            settled(nn.Sequential(linear, norm), colors(4))
+            if affine
+            else nn.Sequential(linear, norm)
+        )
         images = colors(2)
         net.train()(images)
         weight, shift = merged(*next(iter(merges(net.eval()))))
