@@ -6,7 +6,6 @@ import inspect
 
 from torch import fx, nn
 
-
 UNTRACEABLE = (
     *(fx.proxy.TraceError, TypeError, ValueError, RuntimeError),
     *(AttributeError, LookupError),
