@@ -240,8 +240,11 @@ class Passes:
             return self.model.tokens.grid(outputs, (height, width))
         return outputs
 
-    def slabs(self, samples: int) -> Iterator[Slab]:
+    def slabs(self, samples: int, *, graph: bool = True, explained: bool = True) -> Iterator[Slab]:
         """Copies 0 to ``samples`` - 1 of every image that is explained, within the byte budget.
+
+        Without ``graph`` only forwards will be asked of the copies: they hold less, so there are
+        more of them. Unless ``explained``, every image is copied, and no copy is explained.
 
         Each copy carries all explanations of its image. While it is unknown what an image costs,
         the first slab is a single copy, and its forward measures it; a sum over the slabs may then
@@ -249,27 +252,30 @@ class Passes:
         """
         batch = self.batch
         device = batch.images.device
-        order = torch.argsort(batch.image_index, stable=True)
-        per_image = torch.bincount(batch.image_index, minlength=len(batch.images))
+        asked = batch.image_index if explained else batch.image_index[:0]
+        order = torch.argsort(asked, stable=True)
+        per_image = torch.bincount(asked, minlength=len(batch.images))
         first = per_image.cumsum(0) - per_image
-        explained = per_image.nonzero().squeeze(1)
-        start, total = 0, samples * len(explained)
+        copied = per_image.nonzero().squeeze(1)
+        if not explained:
+            copied = torch.arange(len(batch.images), device=device)
+        start, total = 0, samples * len(copied)
         while start < total:
-            cost = bytes_per_image(self.model.module, batch.images)
+            cost = bytes_per_image(self.model.module, batch.images, graph=graph)
             room = 1 if cost is None else max(1, self.budget_bytes // cost)
             size = min(room, total - start)
             while True:
                 copies = torch.arange(start, start + size, device=device)
-                image = explained[copies % len(explained)]
+                image = copied[copies % len(copied)]
                 times = per_image[image]
                 index = torch.repeat_interleave(torch.arange(size, device=device), times)
-                rows = _most_rows(index, size)
+                rows = _most_rows(index, size) if graph else size
                 if rows <= room:
                     break
                 size = max(1, size * room // rows)
             within = torch.arange(len(index), device=device) - (times.cumsum(0) - times)[index]
             of = order[first[image[index]] + within]
-            yield Slab(copies // len(explained), image, index, of)
+            yield Slab(copies // len(copied), image, index, of)
             start += size
 
     def on(
