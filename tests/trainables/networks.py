@@ -25,12 +25,13 @@ class TinyNet(nn.Module):
             stage = [nn.Conv2d(widths[k], widths[k + 1], 3, stride, padding=1, bias=bias)]
             stage += [nn.BatchNorm2d(widths[k + 1])] if norm else []
             setattr(self, f"layer{k + 1}", nn.Sequential(*stage, nn.ReLU()))
+        self.pool = nn.AdaptiveAvgPool2d(1)  # a layer, for which LRP has a rule
         self.fc = nn.Linear(widths[-1], CLASSES, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         for k in range(1, 5):
             x = getattr(self, f"layer{k}")(x)
-        return self.fc(x.mean((2, 3)))
+        return self.fc(self.pool(x).flatten(1))
 
 
 def tiny_model(

@@ -320,6 +320,17 @@ class TestConservation:
         )
         torch.testing.assert_close(found, expected, atol=0.02 * float(expected.abs().max()), rtol=0)
 
+    @each_composite
+    def test_on_a_fresh_resnet18_it_is_the_logit_to_a_thousandth(self, short):
+        from torchvision.models import resnet18
+
+        torch.manual_seed(0)
+        net = resnet18(num_classes=5).train()
+        with torch.no_grad():
+            net(colors(4))
+        found, expected = self.sums(net.eval(), composite=COMPOSITES[short], zero_bias=True)
+        torch.testing.assert_close(found, expected, atol=1e-3 * float(expected.abs().max()), rtol=0)
+
     def test_relevance_with_biases_is_about_the_logit(self):
         found, expected = self.sums(narrow_resnet(), composite="epsilon_plus_flat")
         assert (found.abs() < 3 * expected.abs().max()).all()
