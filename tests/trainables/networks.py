@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from trainables.models.bcos_layers import BcosConv2d, LogitLayer, explanation_mode
 from trainables.models.bcos_norms import BatchNormUncentered2d
-from trainables.models.network import DEPTHS, Model
+from trainables.models.network import DEPTHS, Model, Tokens
+from trainables.models.timm_vit import quarters
 
 CLASSES = 4
 PATHS = dict(zip(DEPTHS, ("", "layer1", "layer2", "layer3", "layer4"), strict=True))
@@ -66,6 +69,32 @@ def tiny_bcos_model(seed: int = 0, *, training: bool = False) -> Model:
     return Model(
         module, PATHS, lambda images: images.double() / 255, partial(explanation_mode, module)
     )
+
+
+def vit_model(module: nn.Module, encode: Callable[[Tensor], Tensor]) -> Model:
+    """One of timm's vision transformers as a Model; its attention can be read."""
+    paths = [f"blocks.{k}" for k in range(len(module.blocks))]
+    for block in module.blocks:
+        block.attn.fused_attn = False
+    side = module.patch_embed.patch_size[0]
+    attentions = tuple(f"{path}.attn.attn_drop" for path in paths)
+    tokens = Tokens(side, module.num_prefix_tokens, tuple(paths), attentions)
+    return Model(module, quarters(len(paths)), encode, tokens=tokens)
+
+
+def tiny_vit(seed: int = 0, *, training: bool = False, **options: Any) -> Model:
+    """timm's ViT on (B, 3, 12, 12): 3 x 3 patches, four blocks, two heads; random weights.
+
+    Args:
+        seed: of the weights.
+        training: whether it is in train mode.
+        options: of timm's VisionTransformer.
+    """
+    from timm.models.vision_transformer import VisionTransformer  # only here: takes seconds
+
+    sizes = {"img_size": 12, "patch_size": 4, "embed_dim": 8, "depth": 4, "num_heads": 2}
+    module = VisionTransformer(num_classes=CLASSES, **{**sizes, "mlp_ratio": 2, **options})
+    return vit_model(randomized(module, seed).train(training), lambda images: images.double() / 255)
 
 
 def randomized(module: nn.Module, seed: int) -> nn.Module:
