@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, Protocol, Self, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -103,15 +104,13 @@ class Passes:
     """One model, one batch: runs, counts, remembers, frees.
 
     A context: its hooks are gone at its end, also after an exception. State what gradients will be
-    asked for
-    with ``expect`` before the first answer; a wider need after the forward is an error, not a
-    second forward.
+    asked for with ``expect`` before the first answer; a wider need after the forward is an error,
+    not a second forward.
 
     With ``create_graph`` the graph is kept for an outer backward. In training there is exactly one
-    forward and
-    each image has at most one explanation: with batch statistics a map depends on the whole batch,
-    and the
-    gradient is that of the sum over the batch (Model Guidance, section 3, and its code).
+    forward and each image has at most one explanation: with batch statistics a map depends on the
+    whole batch, and the gradient is that of the sum over the batch (Model Guidance, section 3, and
+    its code).
 
     Attributes:
         counts: image-forwards and image-backwards of the whole tree of passes.
@@ -133,7 +132,7 @@ class Passes:
         self.budget_bytes: int = parent.budget_bytes if parent else budget_bytes
         self.counts: Counts = parent.counts if parent else Counts()
         self._root: Passes = parent._root if parent else self
-        self._handles: dict[int, list[RemovableHandle]] = {}  # of the root: by model
+        self._handles = WeakKeyDictionary[nn.Module, list[RemovableHandle]]()  # of the root
         self._keep: Callable[[str, Tensor], None] | None = (
             None  # of the root: set while a forward runs
         )
@@ -241,8 +240,11 @@ class Passes:
             return self.model.tokens.grid(outputs, (height, width))
         return outputs
 
-    def slabs(self, samples: int) -> Iterator[Slab]:
+    def slabs(self, samples: int, *, graph: bool = True, explained: bool = True) -> Iterator[Slab]:
         """Copies 0 to ``samples`` - 1 of every image that is explained, within the byte budget.
+
+        Without ``graph`` only forwards will be asked of the copies: they hold less, so there are
+        more of them. Unless ``explained``, every image is copied, and no copy is explained.
 
         Each copy carries all explanations of its image. While it is unknown what an image costs,
         the first slab is a single copy, and its forward measures it; a sum over the slabs may then
@@ -250,27 +252,30 @@ class Passes:
         """
         batch = self.batch
         device = batch.images.device
-        order = torch.argsort(batch.image_index, stable=True)
-        per_image = torch.bincount(batch.image_index, minlength=len(batch.images))
+        asked = batch.image_index if explained else batch.image_index[:0]
+        order = torch.argsort(asked, stable=True)
+        per_image = torch.bincount(asked, minlength=len(batch.images))
         first = per_image.cumsum(0) - per_image
-        explained = per_image.nonzero().squeeze(1)
-        start, total = 0, samples * len(explained)
+        copied = per_image.nonzero().squeeze(1)
+        if not explained:
+            copied = torch.arange(len(batch.images), device=device)
+        start, total = 0, samples * len(copied)
         while start < total:
-            cost = bytes_per_image(self.model.module, batch.images)
+            cost = bytes_per_image(self.model.module, batch.images, graph=graph)
             room = 1 if cost is None else max(1, self.budget_bytes // cost)
             size = min(room, total - start)
             while True:
                 copies = torch.arange(start, start + size, device=device)
-                image = explained[copies % len(explained)]
+                image = copied[copies % len(copied)]
                 times = per_image[image]
                 index = torch.repeat_interleave(torch.arange(size, device=device), times)
-                rows = _most_rows(index, size)
+                rows = _most_rows(index, size) if graph else size
                 if rows <= room:
                     break
                 size = max(1, size * room // rows)
             within = torch.arange(len(index), device=device) - (times.cumsum(0) - times)[index]
             of = order[first[image[index]] + within]
-            yield Slab(copies // len(explained), image, index, of)
+            yield Slab(copies // len(copied), image, index, of)
             start += size
 
     def on(
@@ -302,7 +307,7 @@ class Passes:
         """The one forward; the features that were expected are kept on the way."""
         if self._arrangement is not None and self._logits is not None:
             return self._arrangement, self._logits
-        if id(self.model.module) not in self._root._handles:
+        if self.model.module not in self._root._handles:
             raise RuntimeError(
                 "passes answer only inside their `with` block: their hooks live there"
             )
@@ -382,7 +387,7 @@ class Passes:
 
     def _watch(self, model: Model) -> None:
         """Count the passes of a model, whoever calls it; each hook first keeps, then counts."""
-        if id(model.module) in self._handles:
+        if model.module in self._handles:
             return
 
         def entered(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -404,7 +409,7 @@ class Passes:
                         lambda _module, _inputs, out, depth=depth: seen(depth, out)
                     )
                 )
-        self._handles[id(model.module)] = handles
+        self._handles[model.module] = handles
 
 
 def _most_rows(image_index: Tensor, images: int) -> int:

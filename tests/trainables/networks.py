@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,6 +13,7 @@ from trainables.models.bcos_layers import BcosConv2d, LogitLayer, explanation_mo
 from trainables.models.bcos_norms import BatchNormUncentered2d
 from trainables.models.network import DEPTHS, Model, Tokens
 from trainables.models.timm_vit import quarters
+from trainables.models.window_net import Stage, WindowNet
 
 CLASSES = 4
 PATHS = dict(zip(DEPTHS, ("", "layer1", "layer2", "layer3", "layer4"), strict=True))
@@ -28,12 +29,13 @@ class TinyNet(nn.Module):
             stage = [nn.Conv2d(widths[k], widths[k + 1], 3, stride, padding=1, bias=bias)]
             stage += [nn.BatchNorm2d(widths[k + 1])] if norm else []
             setattr(self, f"layer{k + 1}", nn.Sequential(*stage, nn.ReLU()))
+        self.pool = nn.AdaptiveAvgPool2d(1)  # a layer, for which LRP has a rule
         self.fc = nn.Linear(widths[-1], CLASSES, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         for k in range(1, 5):
             x = getattr(self, f"layer{k}")(x)
-        return self.fc(x.mean((2, 3)))
+        return self.fc(self.pool(x).flatten(1))
 
 
 def tiny_model(
@@ -68,6 +70,28 @@ def tiny_bcos_model(seed: int = 0, *, training: bool = False) -> Model:
     return Model(
         module, PATHS, lambda images: images.double() / 255, partial(explanation_mode, module)
     )
+
+
+class TinyWindows(WindowNet):
+    """Two strided convolutions without padding: windows of 5 px, 4 px apart."""
+
+    window_px = 5
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer1 = nn.Sequential(nn.Conv2d(3, 6, 3, 2), nn.ReLU())
+        self.layer2 = nn.Sequential(nn.Conv2d(6, 7, 2, 2), nn.ReLU())
+        self.fc = nn.Linear(7, CLASSES)
+
+    def stages(self) -> Sequence[Stage]:
+        return [(self.layer1, 2), (self.layer2, 2)]
+
+
+def tiny_windows(seed: int = 0, *, training: bool = False) -> Model:
+    """A TinyWindows with random weights."""
+    depths = {"input": "", "mid1": "layer1", "final": "layer2"}
+    module = randomized(TinyWindows(), seed).train(training)
+    return Model(module, depths, lambda images: images.double() / 255)
 
 
 def vit_model(module: nn.Module, encode: Callable[[Tensor], Tensor]) -> Model:

@@ -332,6 +332,18 @@ class TestChildren:
         alone = gradient_of(other, images, torch.tensor([1, 1]), "mid2")
         torch.testing.assert_close(gradient, alone)
 
+    def test_models_that_come_and_go_are_all_watched(self):
+        images, first = pictures(1), torch.tensor([0])
+        with Passes(tiny_model(), batch_of([0], [1])) as passes:
+            for seed in range(12):  # a new module may take the place of one that is gone
+                other = tiny_model(seed=seed)
+                with passes.on(images, image_index=first, of=first, model=other) as child:
+                    found = child.get(Gradient(layer="mid2"))
+                alone = gradient_of(other, images, torch.tensor([1]), "mid2")
+                torch.testing.assert_close(found, alone)
+                assert passes.counts.forwards == 2 * (seed + 1)
+                del other, child
+
     def test_passes_of_others_are_counted_and_change_no_answer(self):
         model, images = tiny_model(), pictures(3)
         with Passes(model, batch_of([0], [1])) as passes:

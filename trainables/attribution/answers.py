@@ -53,7 +53,7 @@ class Answers:
             len(batch.targets), samples, dtype=batch.images.dtype, device=batch.images.device
         )
         answers = cls(logits, torch.zeros_like(logits))
-        for slab in passes.slabs(samples):
+        for slab in passes.slabs(samples, graph=False):
             child = passes.on(perturb(slab), image_index=slab.index, of=slab.of)
             said, place = cls.of_images(child), (slab.of, slab.sample[slab.index])
             answers.logits[place] = said.logits[:, 0].to(logits)

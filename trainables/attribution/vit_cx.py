@@ -74,20 +74,16 @@ class ViTCX(Attribution):
         batch = passes.batch
         image, targets, size = batch.images[0], batch.targets, _size(batch.images)
         total, cover = image.new_zeros(len(targets), *size), image.new_zeros(size)
-        for slab in passes.slabs(len(clusters)):
+        for slab in passes.slabs(len(clusters), graph=False):
             masks = stretched(upsample(clusters[slab.sample], size, "bilinear"))
             samples = slab.sample.tolist()
             names = [*batch.image_ids] * len(samples)
             noise = normal(batch.images, self.seed, names, samples, "vit_cx")
             noise = self.std * noise * (1 - masks[:, None])
-            both = torch.cat([image * masks[:, None] + noise, image + noise])
-            copies = len(masks)
-            child = passes.on(
-                both,
-                image_index=torch.cat([slab.index, slab.index + copies]),
-                of=torch.cat([slab.of, slab.of]),
+            kept, noisy = (
+                passes.on(images, image_index=slab.index, of=slab.of).logits.softmax(1)
+                for images in (image * masks[:, None] + noise, image + noise)
             )
-            kept, noisy = child.logits.softmax(1).split(copies)
             scores = (kept - noisy)[:, targets] + certain  # (copies, targets)
             total += torch.einsum("st,shw->thw", scores, masks)
             cover += masks.sum(0)
