@@ -141,7 +141,7 @@ def clustered(distance: Tensor, threshold: float) -> Tensor:
     clustering = AgglomerativeClustering(
         n_clusters=None, metric="precomputed", linkage="complete", distance_threshold=threshold
     )
-    label = clustering.fit_predict(distance.detach().double().cpu().numpy())
+    label = clustering.fit_predict(distance.double().numpy(force=True))
     _, first, number = np.unique(label, return_index=True, return_inverse=True)
     return torch.from_numpy(first.argsort().argsort()[number])
 
