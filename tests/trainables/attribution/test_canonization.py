@@ -31,6 +31,7 @@ from trainables.models.small_resnet import SmallResNet
 REFUSED = {
     "bcos": "no rule for B-cos layers",
     "vit": "no rule for attention",
+    "deit": "no rule for attention",
     "bagnet": "no rule for BagNet .*: it calls",
 }
 """Networks that LRP does not suit, by a part of the name."""
