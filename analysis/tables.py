@@ -61,7 +61,9 @@ def self_checks_table(runs: Runs) -> pd.DataFrame:
     Columns: identity, checked, hold, largest error (relative), results that break it.
     """
     found, prefix, suffix = [], "self_check.", ".error"
-    for column in sorted(c for c in runs.finished if c.startswith(prefix) and c.endswith(suffix)):
+    for column in sorted(map(str, runs.finished)):
+        if not (column.startswith(prefix) and column.endswith(suffix)):
+            continue
         name = column.removeprefix(prefix).removesuffix(suffix)
         rows = runs.finished[runs.finished[column].notna()]
         holds = rows[f"{prefix}{name}.holds"] == 1

@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import MISSING, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +26,18 @@ from platformdirs import user_data_path
 
 import trainables.attribution
 import trainables.models  # noqa: F401  (each registers its classes)
-from data_pipelines.configuration import annotated_fields, default_of, import_file
+from data_pipelines.configuration import import_file
 from data_pipelines.digit_scenes import DigitScenes
 from data_pipelines.image_set import load_locally
 from data_pipelines.manifest import indexed
 from data_pipelines.transforms import decode
-from trainables.attribution.attribution import Attribution
 from trainables.attribution.identity import check_identities
 from trainables.attribution.panel import draw_panel
-from trainables.attribution.sets import SETS
+from trainables.attribution.sets import choose
 from trainables.batch import Batch
 from trainables.classifier_training import ClassifierTraining
 from trainables.models.network import Model, Network, evaluating
-from trainables.models.user_network import UserNetwork
+from trainables.models.user_network import network_of
 from trainables.models.weights_file import load_network_weights
 from trainables.passes import Passes
 from trainables.training import restore
@@ -87,12 +85,13 @@ def look(flags: Look) -> None:
     """
     for path in flags.plugins:
         import_file(path)
-    network = (
-        UserNetwork(build_path=flags.model) if ":" in flags.model else Network.named(flags.model)
-    )
+    network = network_of(flags.model)
     with torch.device("meta"):
         network.build(flags.classes)  # a network that cannot be built is refused once
-    methods = list(chosen(flags.methods, network))
+    chosen = choose(flags.methods, network)
+    for key, reason in chosen.refused.items():
+        print(f"not {key}: {reason}")
+    methods = chosen.methods
     if not flags.out.parent.is_dir():
         raise ValueError(f"--out {flags.out}: its folder does not exist; make it or name another")
     if flags.images and flags.checkpoint is None and ":" not in flags.model:
@@ -133,40 +132,6 @@ def look(flags: Look) -> None:
         f"wrote {flags.out}: {len(maps)} methods on {len(images)} images in "
         f"{time.monotonic() - started:.0f} s, {counts.forwards} image-forwards"
     )
-
-
-def chosen(names: tuple[str, ...], network: Network) -> Iterator[Attribution]:
-    """The methods of these names that suit the network.
-
-    Raises:
-        ValueError: an unknown name; a method asked for by name that does not suit.
-    """
-    for name in names:
-        if name == "all":
-            candidates = [cls() for _, cls in sorted(buildable().items())]
-        elif name in SETS:
-            candidates = list(SETS[name]())
-        else:
-            method = Attribution.named(name)
-            method.check(network)
-            yield method
-            continue
-        for method in candidates:
-            try:
-                method.check(network)
-            except ValueError as reason:
-                print(f"not {method.key}: {reason}")
-            else:
-                yield method
-
-
-def buildable() -> dict[str, Any]:
-    """The registered methods whose fields all have defaults."""
-    return {
-        name: cls
-        for name, cls in Attribution.registered.items()
-        if not any(default_of(f) is MISSING for f, _ in annotated_fields(cls))
-    }
 
 
 Shown = tuple[Model, NDArray[np.uint8], list[str], list[int]]

@@ -1,12 +1,14 @@
-"""Named sets of methods: as a paper's code ran them, and as they are right."""
+"""Which methods: by name, all of them, or a paper's set as its code ran or as it is right."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, dataclass, replace
 
+from data_pipelines.configuration import annotated_fields, default_of
 from trainables.attribution.attribution import Attribution
 from trainables.baselines import Uniform
+from trainables.models.network import Network
 
 AS_RUN = "idsds_as_run"
 
@@ -78,3 +80,60 @@ SETS: Mapping[str, Callable[[], tuple[Attribution, ...]]] = {
     "corrected": corrected,
 }
 """What ``--methods`` takes beside the names of methods."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Methods for a network.
+
+    Attributes:
+        methods: those that suit it.
+        refused: why the others of a set do not, by key.
+    """
+
+    methods: tuple[Attribution, ...]
+    refused: dict[str, str]
+
+
+def choose(
+    names: Iterable[str],
+    network: Network,
+    adapt: Callable[[Attribution], Attribution] = lambda method: method,
+) -> Chosen:
+    """The methods of these names that suit the network, each once.
+
+    Args:
+        names: names of methods and of SETS, or ``all``: every registered method that needs nothing
+            to be told, with its defaults.
+        network: what is to be explained.
+        adapt: changes a method's fields, but not those of a set.
+
+    Raises:
+        ValueError: an unknown name, or a method asked for by its own name that does not suit.
+    """
+    methods: dict[str, Attribution] = {}
+    refused: dict[str, str] = {}
+    for name in names:
+        if name != "all" and name not in SETS:
+            method = adapt(Attribution.named(name))
+            method.check(network)
+            methods[method.key] = method
+            continue
+        found = SETS[name]() if name in SETS else map(adapt, with_defaults())
+        for method in found:
+            try:
+                method.check(network)
+            except ValueError as reason:
+                refused[method.key] = str(reason)
+            else:
+                methods[method.key] = method
+    return Chosen(tuple(methods.values()), refused)
+
+
+def with_defaults() -> list[Attribution]:
+    """The registered methods whose fields all have defaults, by name."""
+    return [
+        cls()
+        for _, cls in sorted(Attribution.registered.items())
+        if not any(default_of(f) is MISSING for f, _ in annotated_fields(cls))
+    ]

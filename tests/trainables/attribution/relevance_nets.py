@@ -115,9 +115,7 @@ def relevance(
     zero_bias: bool = False,
 ) -> Tensor:
     """(N, C, H, W), as an evaluation would ask for it."""
-    request = Relevance(
-        composite=composite, gamma=0.25, residual=residual, zero_bias=zero_bias
-    )
+    request = Relevance(composite=composite, gamma=0.25, residual=residual, zero_bias=zero_bias)
     with evaluating(net), Passes(model_of(net), batch) as passes:
         return passes.get(request)
 

@@ -1,4 +1,4 @@
-"""The map of windows against the authors' array, against each window alone, and the contract."""
+"""The map of windows against the authors' array, and against each window alone."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tests.trainables.attribution import test_contract as contract
-from tests.trainables.networks import CLASSES, pictures, tiny_model
+from tests.trainables.networks import CLASSES, pictures, tiny_model, tiny_windows
 from trainables.attribution.bagnet import BagNet
 from trainables.batch import Batch
 from trainables.models.bagnet import SmallBagNet
@@ -35,31 +34,6 @@ class OneConvolution(WindowNet):
 
     def stages(self) -> Sequence[Stage]:
         return [(lambda x: self.conv(x).relu(), 1)]
-
-
-class TinyWindows(WindowNet):
-    """Two strided convolutions without padding: windows of 5 px, 4 px apart."""
-
-    window_px = 5
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer1 = nn.Sequential(nn.Conv2d(3, 6, 3, 2), nn.ReLU())
-        self.layer2 = nn.Sequential(nn.Conv2d(6, 7, 2, 2), nn.ReLU())
-        self.fc = nn.Linear(7, CLASSES)
-
-    def stages(self) -> Sequence[Stage]:
-        return [(self.layer1, 2), (self.layer2, 2)]
-
-
-def tiny_windows(*, training: bool = False) -> Model:
-    module = TinyWindows().double().train(training)
-    generator = torch.Generator().manual_seed(0)
-    for parameter in module.parameters():
-        noise = torch.rand(parameter.shape, generator=generator, dtype=torch.float64)
-        parameter.data.copy_(noise - 0.4)
-    depths = {"input": "", "mid1": "layer1", "final": "layer2"}
-    return Model(module, depths, lambda images: images.double() / 255)
 
 
 def one_by_one(net: WindowNet, image: Tensor, target: int) -> Tensor:
@@ -148,16 +122,6 @@ def test_a_bagnet_is_accepted_and_other_networks_are_refused():
         pytest.raises(ValueError, match=r"a TinyNet sees the image as a whole"),
     ):
         BagNet()(passes)
-
-
-@pytest.mark.parametrize(
-    "promise",
-    [p for p in contract.CONTRACT if "unknown_layer" not in p.__name__],
-    ids=lambda promise: promise.__name__,
-)
-def test_contract_on_a_network_of_windows(promise, monkeypatch):
-    monkeypatch.setattr(contract, "tiny_model", tiny_windows)
-    promise(BagNet())
 
 
 def test_nothing_is_left_behind_after_an_exception():

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+import trainables.models  # noqa: F401  registers
 from tests.trainables.attribution.relevance_nets import (
     KnownNet,
     PlainNet,
@@ -23,8 +24,17 @@ from trainables.attribution.canonization.form import FORMS, canonical_of, forwar
 from trainables.attribution.canonization.norm import merged, merges
 from trainables.attribution.canonization.rules import refusal
 from trainables.attribution.lrp import Lrp
+from trainables.models.fixup_resnet import SmallFixupResNet, SmallXResNet
+from trainables.models.network import Network
 from trainables.models.small_resnet import SmallResNet
-from trainables.models.torchvision_resnet import ResNet50
+
+REFUSED = {
+    "bcos": "no rule for B-cos layers",
+    "vit": "no rule for attention",
+    "deit": "no rule for attention",
+    "bagnet": "no rule for BagNet .*: it calls",
+}
+"""Networks that LRP does not suit, by a part of the name."""
 
 
 def colors(n: int, px: int = 32) -> Tensor:
@@ -71,12 +81,17 @@ def vgg_bn() -> nn.Module:
 
 
 def fixup_resnet() -> nn.Module:
-    fixup = pytest.importorskip("trainables.models.fixup_resnet")
-    net = fixup.SmallFixupResNet(width=4).module(5)
-    for name, parameter in net.named_parameters():  # last layers start at zero
+    net = SmallFixupResNet(width=4).module(5)
+    for name, parameter in net.named_parameters():
         if parameter.numel() == 1:
             parameter.data.fill_(0.9 if name.endswith("scale") else 0.05)
-        elif not parameter.any():
+    return awake(net)
+
+
+def awake(net: nn.Module) -> nn.Module:
+    """Layers that Fixup starts at zero, with random weights."""
+    for parameter in net.parameters():
+        if not parameter.any():
             parameter.data.normal_(0, 0.1)
     return net
 
@@ -87,7 +102,11 @@ NETS: dict[str, tuple[Callable[[], nn.Module], int, int]] = {  # and merged norm
     "torchvision VGG": (vgg_bn, 3, 0),
     "small_resnet": (lambda: SmallResNet(width=4).build(5).module, 12, 4),
     "timm BasicBlock": (lambda: timm_resnet("BasicBlock"), 15, 5),
-    "timm BasicBlock, anti-aliased": (lambda: timm_resnet("BasicBlock", aa_layer=nn.AvgPool2d), 15, 5),
+    "timm BasicBlock, anti-aliased": (
+        lambda: timm_resnet("BasicBlock", aa_layer=nn.AvgPool2d),
+        15,
+        5,
+    ),
     "timm Bottleneck": (lambda: timm_resnet("Bottleneck"), 20, 5),
     "timm ResNet-D": (
         lambda: timm_resnet(
@@ -97,7 +116,8 @@ NETS: dict[str, tuple[Callable[[], nn.Module], int, int]] = {  # and merged norm
         5,
     ),
     "timm CLIP": (clip_resnet, 18, 4),
-    "fixup": (fixup_resnet, 0, 4),
+    "Fixup": (fixup_resnet, 0, 4),
+    "X-DNN": (lambda: awake(SmallXResNet(width=4).module(5)), 0, 4),
 }
 each_net = pytest.mark.parametrize("name", NETS)
 
@@ -177,7 +197,11 @@ class TestMerging:
     def test_one_layer_computes_both(self, bias, affine):
         torch.manual_seed(0)
         linear, norm = nn.Conv2d(3, 4, 3, bias=bias), nn.BatchNorm2d(4, affine=affine)
-        net = settled(nn.Sequential(linear, norm), colors(4)) if affine else nn.Sequential(linear, norm)
+        net = (
+            settled(nn.Sequential(linear, norm), colors(4))
+            if affine
+            else nn.Sequential(linear, norm)
+        )
         images = colors(2)
         net.train()(images)
         weight, shift = merged(*next(iter(merges(net.eval()))))
@@ -283,9 +307,14 @@ class TestRefusal:
 
         assert refusal(Chain()) is None
 
-    @pytest.mark.parametrize("network", [SmallResNet(width=2), ResNet50()])
-    def test_our_networks_suit_without_weights(self, network):
-        Lrp().check(network)
+    @pytest.mark.parametrize("name", sorted(Network.registered))
+    def test_our_networks_suit_without_weights_or_are_refused_with_the_reason(self, name):
+        reason = next((why for part, why in REFUSED.items() if part in name), None)
+        if reason is None:
+            Lrp().check(Network.named(name))
+        else:
+            with pytest.raises(ValueError, match=reason):
+                Lrp().check(Network.named(name))
 
     def test_published_timm_networks_suit(self):
         import timm

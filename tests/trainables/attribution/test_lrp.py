@@ -86,11 +86,16 @@ class TestShift:
 
     def probe(self, which: str) -> PlainNet:
         state = dict(CE_SHIFT)
-        state["sd/fc.weight"], state["sd/fc.bias"] = state[f"weight_{which}"], state[f"bias_{which}"]
+        state["sd/fc.weight"], state["sd/fc.bias"] = (
+            state[f"weight_{which}"],
+            state[f"bias_{which}"],
+        )
         return golden_net(KnownNet, state)
 
     def images(self) -> Tensor:
-        mean, deviation = (torch.tensor(v).view(3, 1, 1) for v in ([.485, .456, .406], [.229, .224, .225]))
+        mean, deviation = (
+            torch.tensor(v).view(3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+        )
         return (torch.from_numpy(CE_SHIFT["grid_image"]) - mean) / deviation
 
     @each_composite
@@ -256,6 +261,7 @@ class TestPasses:
         with Passes(model_of(net), batch) as passes:
             Lrp()(passes)
         if breaks:
+
             def fail(*_):
                 raise OSError("in the middle")
 
@@ -309,8 +315,21 @@ class TestConservation:
     @each_composite
     @pytest.mark.parametrize("block", ["BasicBlock", "Bottleneck"])
     def test_relevance_without_biases_is_the_logit(self, block, short):
-        found, expected = self.sums(narrow_resnet(block), composite=COMPOSITES[short], zero_bias=True)
+        found, expected = self.sums(
+            narrow_resnet(block), composite=COMPOSITES[short], zero_bias=True
+        )
         torch.testing.assert_close(found, expected, atol=0.02 * float(expected.abs().max()), rtol=0)
+
+    @each_composite
+    def test_on_a_fresh_resnet18_it_is_the_logit_to_a_thousandth(self, short):
+        from torchvision.models import resnet18
+
+        torch.manual_seed(0)
+        net = resnet18(num_classes=5).train()
+        with torch.no_grad():
+            net(colors(4))
+        found, expected = self.sums(net.eval(), composite=COMPOSITES[short], zero_bias=True)
+        torch.testing.assert_close(found, expected, atol=1e-3 * float(expected.abs().max()), rtol=0)
 
     def test_relevance_with_biases_is_about_the_logit(self):
         found, expected = self.sums(narrow_resnet(), composite="epsilon_plus_flat")
@@ -345,7 +364,9 @@ class TestSuit:
             Lrp().suit(model)
 
     def test_unknown_blocks(self):
-        with pytest.raises(ValueError, match=r"no rule for PlainNet \(the whole network\): it calls add"):
+        with pytest.raises(
+            ValueError, match=r"no rule for PlainNet \(the whole network\): it calls add"
+        ):
             Lrp().suit(model_of(PlainNet()))
         Lrp().suit(model_of(KnownNet()))
 
