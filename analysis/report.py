@@ -19,6 +19,7 @@ from analysis.address import Unavailable, default_tracking_uri, redacted
 from analysis.document import Block, Heading, Paragraph, Picture, Table, as_markdown, as_page
 from analysis.guidance_report import GuidanceFrames
 from analysis.runs import Runs, launched, load
+from analysis.sentences import SELF_CHECKS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +119,9 @@ def as_text(runs: Runs, frames: GuidanceFrames) -> str:
     failures = tables.failures_table(runs)
     if len(failures):
         parts.append("NOT FINISHED\n" + tables.text(failures))
+    checks = tables.self_checks_table(runs)
+    if len(checks):
+        parts.append("SELF-CHECKS\n" + tables.text(checks))
     lines = guidance_report.short_lines(frames)
     parts.append("\n".join(["IN SHORT", *(textwrap.fill(line, tables.WIDTH) for line in lines)]))
     return "\n\n".join(part for part in parts if part)
@@ -138,6 +142,9 @@ def _what_was_run(runs: Runs, frames: GuidanceFrames) -> list[Block]:
     failures = tables.failures_table(runs)
     if len(failures):
         found += [Paragraph("Not finished, with the reason that was recorded:"), Table(failures)]
+    checks = tables.self_checks_table(runs)
+    if len(checks):
+        found += [Heading("Self-checks"), Paragraph(SELF_CHECKS), Table(checks)]
     return found
 
 

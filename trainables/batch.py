@@ -19,6 +19,7 @@ class Batch:
         image_index: which image each explanation is about, (N,), int64.
         targets: the class whose logit each explains, (N,), int64.
         masks: region of each explanation's object, (N, H, W), bool, or None.
+        labels: the one true class of each image, (B,), int64, or None where it has several.
 
     Raises:
         ValueError: the shapes disagree; both are named.
@@ -29,6 +30,7 @@ class Batch:
     image_index: Tensor
     targets: Tensor
     masks: Tensor | None = None
+    labels: Tensor | None = None
 
     def __post_init__(self) -> None:
         """Check that everything speaks of the same B and N."""

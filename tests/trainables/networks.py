@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from trainables.models.network import DEPTHS, Model
+from trainables.models.bcos_layers import BcosConv2d, LogitLayer, explanation_mode
+from trainables.models.bcos_norms import BatchNormUncentered2d
+from trainables.models.network import DEPTHS, Model, Tokens
+from trainables.models.timm_vit import quarters
 
 CLASSES = 4
 PATHS = dict(zip(DEPTHS, ("", "layer1", "layer2", "layer3", "layer4"), strict=True))
@@ -21,26 +28,85 @@ class TinyNet(nn.Module):
             stage = [nn.Conv2d(widths[k], widths[k + 1], 3, stride, padding=1, bias=bias)]
             stage += [nn.BatchNorm2d(widths[k + 1])] if norm else []
             setattr(self, f"layer{k + 1}", nn.Sequential(*stage, nn.ReLU()))
+        self.pool = nn.AdaptiveAvgPool2d(1)  # a layer, for which LRP has a rule
         self.fc = nn.Linear(widths[-1], CLASSES, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         for k in range(1, 5):
             x = getattr(self, f"layer{k}")(x)
-        return self.fc(x.mean((2, 3)))
+        return self.fc(self.pool(x).flatten(1))
 
 
 def tiny_model(
     seed: int = 0, *, bias: bool = True, norm: bool = True, training: bool = False
 ) -> Model:
     """A TinyNet with random weights and running statistics."""
+    module = randomized(TinyNet(bias=bias, norm=norm), seed)
+    return Model(module.train(training), PATHS, lambda images: images.double() / 255)
+
+
+class TinyBcos(nn.Module):
+    """Four stages of B-cos convolution and norm on (B, 3, 12, 12); classifier, global pooling."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths, strides = (3, 4, 5, 6, 7), (1, 2, 1, 2)
+        for k, stride in enumerate(strides):
+            convolution = BcosConv2d(widths[k], widths[k + 1], 3, stride=stride, padding=1)
+            stage = nn.Sequential(convolution, BatchNormUncentered2d(widths[k + 1]))
+            setattr(self, f"layer{k + 1}", stage)
+        self.fc, self.logit_layer = BcosConv2d(widths[-1], CLASSES), LogitLayer(bias=-1.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for k in range(1, 5):
+            x = getattr(self, f"layer{k}")(x)
+        return self.logit_layer(self.fc(x).mean((2, 3)))
+
+
+def tiny_bcos_model(seed: int = 0, *, training: bool = False) -> Model:
+    """A TinyBcos with random weights and running variances."""
+    module = randomized(TinyBcos(), seed).train(training)
+    return Model(
+        module, PATHS, lambda images: images.double() / 255, partial(explanation_mode, module)
+    )
+
+
+def vit_model(module: nn.Module, encode: Callable[[Tensor], Tensor]) -> Model:
+    """One of timm's vision transformers as a Model; its attention can be read."""
+    paths = [f"blocks.{k}" for k in range(len(module.blocks))]
+    for block in module.blocks:
+        block.attn.fused_attn = False
+    side = module.patch_embed.patch_size[0]
+    attentions = tuple(f"{path}.attn.attn_drop" for path in paths)
+    tokens = Tokens(side, module.num_prefix_tokens, tuple(paths), attentions)
+    return Model(module, quarters(len(paths)), encode, tokens=tokens)
+
+
+def tiny_vit(seed: int = 0, *, training: bool = False, **options: Any) -> Model:
+    """timm's ViT on (B, 3, 12, 12): 3 x 3 patches, four blocks, two heads; random weights.
+
+    Args:
+        seed: of the weights.
+        training: whether it is in train mode.
+        options: of timm's VisionTransformer.
+    """
+    from timm.models.vision_transformer import VisionTransformer  # only here: takes seconds
+
+    sizes = {"img_size": 12, "patch_size": 4, "embed_dim": 8, "depth": 4, "num_heads": 2}
+    module = VisionTransformer(num_classes=CLASSES, **{**sizes, "mlp_ratio": 2, **options})
+    return vit_model(randomized(module, seed).train(training), lambda images: images.double() / 255)
+
+
+def randomized(module: nn.Module, seed: int) -> nn.Module:
+    """The module in float64 with random weights and running statistics."""
     generator = torch.Generator().manual_seed(seed)
-    module = TinyNet(bias=bias, norm=norm).double()
+    module.double()
     for name, tensor in module.state_dict().items():
         if tensor.is_floating_point():
             noise = torch.rand(tensor.shape, generator=generator, dtype=torch.float64)
             spread = 0.5 + noise if name.endswith("running_var") else 0.8 * noise - 0.35
             tensor.copy_(spread)
-    return Model(module.train(training), PATHS, lambda images: images.double() / 255)
+    return module
 
 
 def pictures(n: int, seed: int = 0) -> Tensor:

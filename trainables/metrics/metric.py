@@ -72,6 +72,16 @@ class Metric(Configuration, ABC, family=True):
             ValueError: the maps are not of image size (both shapes are named), or not finite: a
                 broken map is not an undefined score.
         """
+        return self.score(passes, self.checked(passes, maps), explain)
+
+    def traced(
+        self, passes: Passes, maps: Tensor, explain: Explain | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Scores (N,), and the curves (N, S) behind them where the metric has any."""
+        return self(passes, maps, explain), None
+
+    def checked(self, passes: Passes, maps: Tensor) -> Tensor:
+        """The maps (N, H, W), detached, if they are at image size and finite; ValueError else."""
         size = passes.batch.images.shape[-2:]
         if maps.ndim != 3 or maps.shape[1:] != size:
             raise ValueError(
@@ -83,7 +93,7 @@ class Metric(Configuration, ABC, family=True):
             raise ValueError(
                 f"{self.key}: {int((~finite).sum())} of {len(maps)} maps hold a NaN or an infinity"
             )
-        return self.score(passes, maps.detach(), explain)
+        return maps.detach()
 
     @abstractmethod
     def score(self, passes: Passes, maps: Tensor, explain: Explain | None) -> Tensor:

@@ -17,25 +17,92 @@ from torch import Tensor
 
 import trainables.attribution  # noqa: F401  registers
 from tests.device_literals import device_literals
-from tests.trainables.networks import CLASSES, hooks_of, pictures, tiny_model
+from tests.trainables.networks import (
+    CLASSES,
+    hooks_of,
+    pictures,
+    tiny_bcos_model,
+    tiny_model,
+)
 from trainables.attribution.attribution import Attribution
+from trainables.attribution.from_files import FromFiles
+from trainables.attribution.lime import Lime
+from trainables.attribution.occlusion import Occlusion
+from trainables.attribution.rise import Rise
+from trainables.attribution.segmentation import Grid
 from trainables.batch import Batch
-from trainables.models.network import DEPTHS, evaluating
+from trainables.models.bcos_resnet import SmallBcosResNet
+from trainables.models.network import DEPTHS, Model, Network, evaluating
 from trainables.models.small_resnet import SmallResNet
 from trainables.passes import Passes
 
+GOLDEN = Path(__file__).parents[2] / "golden"
 INDEX, TARGETS = [1, 0, 1, 2, 1], [0, 1, 2, 3, 3]
 """Five explanations of four images; the last image has none."""
+KINDS: list[tuple[Callable[..., Model], Network]] = [
+    (tiny_model, SmallResNet(width=2)),
+    (tiny_bcos_model, SmallBcosResNet(width=2)),
+]
+"""Each kind of network, tiny and as registered; a method is tested on the first that suits it."""
+
+
+def kind_of(method: Attribution) -> tuple[Callable[..., Model], Network]:
+    reasons = []
+    for model, network in KINDS:
+        try:
+            method.suit(model())
+        except ValueError as error:
+            reasons.append(str(error))
+        else:
+            return model, network
+    raise ValueError(f"no kind of network suits {method.key}: {reasons}")
+
+
+def model_for(method: Attribution, *, training: bool = False) -> Model:
+    """A tiny network of a kind that suits the method."""
+    return kind_of(method)[0](training=training)
+
+
+EXAMPLES: dict[str, Callable[[], Attribution]] = {
+    "from_files": lambda: FromFiles(path=str(GOLDEN / "maps.safetensors")),
+    "lime": lambda: Lime(samples=60, segmentation=Grid(cells=4)),
+    "occlusion": lambda: Occlusion(window_px=4, stride_px=3),
+    "rise": lambda: Rise(masks=80),
+}
+"""Methods whose defaults do not suit images of 12 px, or a quick test."""
+
+
+def suits(method: Attribution) -> bool:
+    """Whether the tiny convolutional network will do; other kinds have tests of their own."""
+    try:
+        method.suit(tiny_model())
+    except ValueError:
+        return False
+    return True
+
+
+def suits(method: Attribution) -> bool:
+    """Whether the tiny convolutional network will do; other kinds have tests of their own."""
+    try:
+        method.suit(tiny_model())
+    except ValueError:
+        return False
+    return True
 
 
 def at_every_depth(cls: type[Attribution]) -> Iterator[Attribution]:
     """The method as it is by default, and at each depth if it has a layer."""
-    yield cls()
+    yield EXAMPLES.get(cls.name, cls)()
     if "layer" in {f.name for f in fields(cls)}:
         yield from (cls(layer=depth) for depth in DEPTHS if depth != cls().layer)
 
 
-METHODS = [m for _, cls in sorted(Attribution.registered.items()) for m in at_every_depth(cls)]
+METHODS = [
+    method
+    for _, cls in sorted(Attribution.registered.items())
+    for method in at_every_depth(cls)
+    if suits(method)
+]
 each_method = pytest.mark.parametrize("method", METHODS, ids=lambda method: method.key)
 
 
@@ -51,7 +118,7 @@ def batch_of(images: Tensor, index: list[int], targets: list[int]) -> Batch:
 
 def maps_of(method: Attribution, batch: Batch) -> Tensor:
     """Maps of the tiny network in eval mode, as an evaluation asks for them."""
-    model = tiny_model()
+    model = model_for(method)
     with evaluating(model.module), Passes(model, batch) as passes:
         return method(passes)
 
@@ -88,7 +155,7 @@ def several_targets_of_an_image_equal_one_at_a_time(method: Attribution) -> None
 
 
 def an_explanation_changes_nothing(method: Attribution) -> None:
-    model, images = tiny_model(training=False), pictures(4)
+    model, images = model_for(method), pictures(4)
     before = {name: tensor.clone() for name, tensor in model.module.state_dict().items()}
     pixels = images.clone()
     random = torch.get_rng_state()
@@ -105,7 +172,7 @@ def an_explanation_changes_nothing(method: Attribution) -> None:
 
 
 def full_size_maps_have_the_size_of_the_images(method: Attribution) -> None:
-    model = tiny_model()
+    model = model_for(method)
     with evaluating(model.module), Passes(model, batch_of(pictures(4), INDEX, TARGETS)) as passes:
         maps = method(passes)
         full = method.at_image_size(maps, passes)
@@ -122,7 +189,7 @@ def a_second_call_gives_the_same_bits(method: Attribution) -> None:
 
 
 def training_goes_through_the_maps_or_is_refused(method: Attribution) -> None:
-    model = tiny_model(training=True)
+    model = model_for(method, training=True)
     batch = batch_of(pictures(3), [0, 1, 2], [3, 1, 0])
     with Passes(model, batch, create_graph=True) as passes:
         if not method.differentiable:
@@ -130,14 +197,14 @@ def training_goes_through_the_maps_or_is_refused(method: Attribution) -> None:
                 method(passes)
             return
         method(passes).square().sum().backward()
-    gradient = model.module.get_submodule("layer1")[0].weight.grad
+    gradient = next(model.module.get_submodule("layer1").parameters()).grad
     assert gradient is not None
     assert torch.isfinite(gradient).all()
     assert gradient.abs().sum() > 0
 
 
 def an_unknown_layer_is_refused_before_anything_runs(method: Attribution) -> None:
-    network = SmallResNet(width=2)
+    network = kind_of(method)[1]
     method.check(network)
     if "layer" in {f.name for f in fields(method)}:
         type(method)(layer="layer3.0.conv1").check(network)
