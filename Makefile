@@ -42,6 +42,7 @@ format: $(READY) ## mend what ruff can mend
 
 benchmarks: $(READY) ## counted passes, decodes and engine overhead (minutes)
 	$(PYTHON) tests/benchmarks/guided_step.py
+	$(PYTHON) tests/benchmarks/spearman.py
 	$(PYTHON) tests/benchmarks/sweep_overhead.py
 
 ui: $(READY) ## MLflow's UI on the runs of this user, on loopback

@@ -38,7 +38,7 @@ class Deletions:
         cell = torch.from_numpy(cell_of_pixel(self.patches, *images.shape[2:])).to(images.device)
         nobody = torch.empty(0, dtype=torch.long, device=images.device)
         answer: Tensor | None = None
-        for slab in passes.slabs(self.patches):
+        for slab in passes.slabs(self.patches, graph=False, explained=False):
             deleted = (cell == slab.sample.view(-1, 1, 1)).unsqueeze(1)
             copies = torch.where(deleted, baselines[slab.image], images[slab.image])
             logits = passes.on(copies, image_index=nobody, of=nobody).logits
