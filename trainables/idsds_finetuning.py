@@ -1,4 +1,4 @@
-"""Fine-tuning that makes deleted patches part of what a network knows, so that IDSDS may judge it."""
+"""Fine-tuning with deleted patches, so that deletions are what a network knows."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class IdsdsFinetuning(Training):
     start: ClassifierTraining
     patches: Patches = field(default=16, metadata={"short": "p"})
     """Cells of the grid; 16 in the paper, with 4 and 64 as variants."""
-    baseline_image: Baseline = Zero()
+    baseline_image: Baseline = field(default_factory=Zero)
     """What stands where a cell is deleted. Zero in the paper, with random and blur as variants."""
     epochs: int = field(default=30)
     """30 in the paper."""

@@ -30,7 +30,9 @@ def main() -> None:
     """One line a number of patches."""
     torch.set_num_threads(1)
     print(f"Spearman of {IMAGES:,} images, seconds; in brackets times scipy (goal {GOAL})\n")
-    print(f"{'patches':>7} {'scipy':>8} {'batches of 64':>20} {'all at once':>20} {'difference':>11}")
+    print(
+        f"{'patches':>7} {'scipy':>8} {'batches of 64':>20} {'all at once':>20} {'difference':>11}"
+    )
     for patches in (4, 16, 64):
         sums, drops = rows(patches)
         pairs = list(zip(sums.numpy(), drops.numpy(), strict=True))

@@ -64,7 +64,7 @@ class SingleDeletion(Metric):
 
     patches: Patches = field(default=16, metadata={"short": "p"})
     """Cells of the grid. 16 in the paper, with 4 and 64 as variants."""
-    baseline: Baseline = Zero()
+    baseline: Baseline = field(default_factory=Zero)
     """What stands where a cell is deleted. Zero in the paper, with random and blur as variants."""
     drop_output: Output = "logit"
     """Of what the drop is taken. The authors' code takes the probability wherever it also

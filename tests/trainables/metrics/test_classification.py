@@ -1,4 +1,4 @@
-"""Micro F1 and mAP: the contract, the authors' arrays, plain loops, values by hand."""
+"""Micro F1, mAP and accuracy: the contract, the authors' arrays, plain loops, values by hand."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ import pytest
 
 from tests import reference
 from tests.device_literals import device_literals
-from trainables.metrics.classification import F1, ClassificationMetric, MeanAveragePrecision
+from trainables.metrics.classification import (
+    F1,
+    Accuracy,
+    ClassificationMetric,
+    MeanAveragePrecision,
+    mad_softmax,
+)
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "guidance" / "metrics.npz"
 METRICS = [cls() for _, cls in sorted(ClassificationMetric.registered.items())]
@@ -131,3 +137,46 @@ def test_scores_without_any_positive_are_undefined() -> None:
     assert math.isnan(F1()(np.full((3, 2), -1.0), labels))
     assert F1()(np.full((3, 2), 1.0), labels) == 0
     assert math.isnan(MeanAveragePrecision()(np.full((3, 2), 1.0), labels))
+    assert math.isnan(Accuracy()(np.full((3, 2), 1.0), labels))
+
+
+def test_accuracy_of_one_class_an_image_is_top_1() -> None:
+    generator = np.random.default_rng(0)
+    logits, classes = generator.normal(size=(200, 7)), generator.integers(7, size=200)
+    labels = np.eye(7)[classes]
+    hits = [int(np.argmax(row) == target) for row, target in zip(logits, classes, strict=True)]
+    assert Accuracy()(logits, labels) == pytest.approx(sum(hits) / 200)
+
+
+def test_accuracy_by_hand() -> None:
+    logits = np.array([[2.0, 1.0, 0.0], [1.0, 1.0, 0.0], [3.0, 3.0, 3.0], [9.0, 0.0, 0.0]])
+    labels = np.array([[1, 0, 0], [1, 0, 0], [1, 1, 0], [0, 0, 0]])
+    # a hit; one of two that tie; two of three that tie; no class: left out
+    assert Accuracy()(logits, labels) == pytest.approx((1 + 1 / 2 + 2 / 3) / 3)
+
+
+def test_a_network_that_does_not_look_has_the_accuracy_of_chance() -> None:
+    assert Accuracy()(np.zeros((5, 10)), np.eye(10)[:5]) == pytest.approx(0.1)
+
+
+def test_mad_softmax_is_the_mean_absolute_difference() -> None:
+    assert mad_softmax(np.array([0.5, 1.0, 0.0]), np.array([0.25, 0.5, 0.0])) == 0.25
+    generator = np.random.default_rng(1)
+    one, other = generator.random(50), generator.random(50)
+    assert mad_softmax(one, one) == 0
+    assert mad_softmax(one, other) == pytest.approx(mad_softmax(other, one), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        ([0.5], [0.5, 0.5], r"\(1,\) and \(2,\)"),
+        ([], [], "not empty"),
+        ([[0.5]], [[0.5]], r"\(1, 1\)"),
+        ([0.5], [1.5], r"must lie in \[0, 1\]"),
+        ([math.nan], [0.5], r"must lie in \[0, 1\]"),
+    ],
+)
+def test_what_is_no_probability_is_refused(first: list, second: list, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        mad_softmax(np.array(first), np.array(second))

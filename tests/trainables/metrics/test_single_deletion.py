@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from functools import cache
 
 import numpy as np
 import pytest
@@ -55,9 +54,7 @@ def some_maps(n: int, seed: int = 0) -> Tensor:
     return torch.randn(n, 12, 12, generator=generator, dtype=torch.float64)
 
 
-def score(
-    metric: SingleDeletion, batch: Batch, maps: Tensor, model: Model | None = None
-) -> Tensor:
+def score(metric: SingleDeletion, batch: Batch, maps: Tensor, model: Model | None = None) -> Tensor:
     model = model or tiny_model()
     with evaluating(model.module), Passes(model, batch) as passes:
         return metric(passes, maps)
@@ -107,27 +104,12 @@ def plain_scores(
 class TestGolden:
     """The authors' networks, images, drops and correlations."""
 
-    @staticmethod
-    @cache
-    def answers(name: str) -> dict[int, Tensor]:
-        golden = arrays(f"idsds/{name}")
-        batch = Batch.single(golden["images"], golden["targets"])
-        return {p: deletions_of(batch, p, Zero(), network(name)) for p in SIDES}
-
-    @pytest.mark.parametrize("patches", SIDES)
-    @pytest.mark.parametrize("name", NETWORKS)
-    def test_drops_are_theirs(self, name: str, patches: int) -> None:
-        golden = arrays(f"idsds/{name}")
-        drops = target_drops(
-            golden["logits"], self.answers(name)[patches], torch.arange(6), golden["targets"]
-        )
-        expected = golden[f"sd.G{SIDES[patches]}.drops"]
-        torch.testing.assert_close(drops, expected, rtol=0, atol=1e-5)
-
     @pytest.mark.parametrize("name", NETWORKS)
     def test_logits_of_the_deleted_images_and_their_worst_are_theirs(self, name: str) -> None:
         golden = arrays(f"idsds/{name}")
-        deleted, expected = self.answers(name)[16], golden["derived.G4.masked_logits"]
+        batch = Batch.single(golden["images"], golden["targets"])
+        deleted = deletions_of(batch, 16, Zero(), network(name))
+        expected = golden["derived.G4.masked_logits"]
         torch.testing.assert_close(deleted, expected, rtol=0, atol=1e-5)
         for labels in (golden["targets"], expected.argmax(2)[:, 0], expected.argmax(2)[:, 5]):
             right = [
@@ -138,11 +120,14 @@ class TestGolden:
 
     @pytest.mark.parametrize("patches", SIDES)
     @pytest.mark.parametrize("name", NETWORKS)
-    def test_scores_of_their_maps_are_theirs(self, name: str, patches: int) -> None:
+    def test_drops_and_scores_of_their_maps_are_theirs(self, name: str, patches: int) -> None:
         golden, side, metric = arrays(f"idsds/{name}"), SIDES[patches], Sds(patches=patches)
         batch = Batch.single(golden["images"], golden["targets"])
         model = network(name)
         with evaluating(model.module), Passes(model, batch) as passes:
+            deleted = passes.get(metric.deletions)
+            drops = target_drops(passes.logits, deleted, batch.image_index, batch.targets)
+            torch.testing.assert_close(drops, golden[f"sd.G{side}.drops"], rtol=0, atol=1e-5)
             for method in (*OTHERS, *(f"{m}_abs" for m in OTHERS), *CAMS):
                 maps = golden[f"map.{method.removesuffix('_abs')}"].squeeze(1)
                 found = metric(passes, maps.abs() if method.endswith("_abs") else maps)
@@ -176,19 +161,21 @@ class TestGolden:
     def test_drops_of_the_probability_are_theirs(self, name: str) -> None:
         golden, metric = arrays(f"idsds/{name}"), Sds(drop_output="probability")
         batch = Batch.single(golden["images"], golden["targets"])
-        drops = target_drops(
-            golden["logits"],
-            self.answers(name)[16],
-            torch.arange(6),
-            golden["targets"],
-            "probability",
-        )
-        torch.testing.assert_close(drops, golden["post.sd.G4.drops"], rtol=0, atol=1e-5)
-        for method in ("IxG", "IG", "Grad-CAM", "Layer-CAM"):
-            found = score(metric, batch, golden[f"post.map.{method}"].squeeze(1), network(name))
-            expected = golden[f"post.sd.G4.rho.{method}"]
-            torch.testing.assert_close(found, expected, rtol=0, atol=1e-9, equal_nan=True)
-            assert torch.equal(~found.isnan(), golden[f"post.sd.G4.kept.{method}"])
+        model = network(name)
+        with evaluating(model.module), Passes(model, batch) as passes:
+            drops = target_drops(
+                passes.logits,
+                passes.get(metric.deletions),
+                batch.image_index,
+                batch.targets,
+                "probability",
+            )
+            torch.testing.assert_close(drops, golden["post.sd.G4.drops"], rtol=0, atol=1e-5)
+            for method in ("IxG", "IG", "Grad-CAM", "Layer-CAM"):
+                found = metric(passes, golden[f"post.map.{method}"].squeeze(1))
+                expected = golden[f"post.sd.G4.rho.{method}"]
+                torch.testing.assert_close(found, expected, rtol=0, atol=1e-9, equal_nan=True)
+                assert torch.equal(~found.isnan(), golden[f"post.sd.G4.kept.{method}"])
 
 
 @pytest.mark.parametrize("baseline", BASELINES, ids=lambda baseline: baseline.name)
@@ -204,9 +191,7 @@ def test_deletions_equal_one_copy_at_a_time(patches: int, baseline: Baseline) ->
 @pytest.mark.parametrize("output", ["logit", "probability"])
 @pytest.mark.parametrize("baseline", BASELINES, ids=lambda baseline: baseline.name)
 @pytest.mark.parametrize("patches", [4, 16])
-def test_scores_equal_plain_loops_with_scipy(
-    patches: int, baseline: Baseline, output: str
-) -> None:
+def test_scores_equal_plain_loops_with_scipy(patches: int, baseline: Baseline, output: str) -> None:
     model, batch, maps = tiny_model(), five_of_four(), some_maps(5)
     metric = Sds(patches=patches, baseline=baseline, drop_output=output)  # type: ignore[arg-type]
     expected = plain_scores(model, batch, maps, patches, baseline, output)
@@ -225,9 +210,7 @@ def test_the_effects_themselves_score_one_and_their_negation_minus_one(patches: 
     batch, model = five_of_four(), tiny_model()
     deleted = deletions_of(batch, patches, Zero(), model)
     with torch.no_grad():
-        drops = target_drops(
-            model.module(batch.images), deleted, batch.image_index, batch.targets
-        )
+        drops = target_drops(model.module(batch.images), deleted, batch.image_index, batch.targets)
     effects = spread(drops, patches)
     for metric in (Sds(patches=patches), Idsds(patches=patches)):
         assert (score(metric, batch, effects, model) == 1).all()
