@@ -7,27 +7,55 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from types import SimpleNamespace
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import trainables.metrics  # noqa: F401  registers
 from tests.device_literals import device_literals
+from trainables.batch import Batch
+from trainables.metrics.incremental_deletion import Ids
 from trainables.metrics.metric import Metric, Undefined
+from trainables.metrics.pixel_deletion import PixelDeletion
+from trainables.models.network import Model
+from trainables.passes import Passes
 
 METRICS = [cls() for _, cls in sorted(Metric.registered.items())]
 each_metric = pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.key)
+OTHER_WAY = [Ids(order="descending"), PixelDeletion(order="descending")]
+"""Protocols whose direction a field turns around."""
 SIZE = (9, 11)
 
 
-def passes_with(masks: Tensor | None, n: int = 1, size: tuple[int, int] = SIZE) -> Any:
-    """What a metric that only looks at maps reads of the passes: images and masks of the batch."""
-    images = torch.zeros(n if masks is None else len(masks), 3, *size, dtype=torch.float64)
-    return SimpleNamespace(batch=SimpleNamespace(images=images, masks=masks))
+class Evidence(nn.Module):
+    """Class 0 by the red of an image, against a little green; class 1 by a constant."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        red, green, _ = images.sum((2, 3)).unbind(1)
+        return torch.stack([8 * red - 0.5 * green, torch.full_like(red, 3.0)], 1)
+
+
+def passes_with(masks: Tensor) -> Passes:
+    """Passes over images whose object speaks for class 0, and whose background a little against.
+
+    Red is spread over the mask and green over the rest, one in all each.
+    """
+    inside, outside = masks.double(), (~masks).double()
+    red, green = (part / part.sum((1, 2), keepdim=True).clamp(min=1) for part in (inside, outside))
+    n = len(masks)
+    batch = Batch(
+        images=torch.stack([red, green, torch.zeros_like(red)], 1),
+        image_ids=[str(i) for i in range(n)],
+        image_index=torch.arange(n),
+        targets=torch.zeros(n, dtype=torch.long),
+        masks=masks,
+        labels=torch.zeros(n, dtype=torch.long),
+    )
+    model = Model(Evidence(), {"input": ""}, lambda pixels: pixels.double() / 255)
+    return Passes(model, batch).__enter__()  # its hooks go with the model
 
 
 def box_masks(n: int) -> Tensor:
@@ -52,7 +80,7 @@ def policies(metric: Metric) -> dict[str, Metric]:
     return {policy: replace(metric, undefined=policy) for policy in sorted(accepted)}
 
 
-@each_metric
+@pytest.mark.parametrize("metric", METRICS + OTHER_WAY, ids=lambda metric: metric.key)
 def test_perfect_map_beats_every_random_map(metric: Metric) -> None:
     masks = box_masks(6)
     sign = 1 if metric.higher_is_better else -1
