@@ -1,28 +1,33 @@
-"""Train a multi-label classifier: the baseline that guided trainings start from."""
+"""Train a classifier: the baseline that guided trainings and fine-tunings start from."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 import trainables.models  # noqa: F401  (registers the networks)
 from data_pipelines.dataset import Dataset
+from data_pipelines.image_set import ImageSet
 from trainables.metrics.classification import ClassificationMetric
 from trainables.models.network import Network
 from trainables.scoring import score
 from trainables.training import Losses, Training, best_epoch
 from trainables.trial import Trial
 
+Objective = Literal["bce", "ce"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierTraining(Training):
-    """Binary cross-entropy on every class, from random weights; validation F1 selects the epoch.
+    """Training from random weights; the epoch is selected on the validation split.
 
-    Source: Model Guidance (Rao et al., ICCV 2023), section 4 and D.1.1.
+    Source: Model Guidance (Rao et al., ICCV 2023), section 4 and D.1.1, for several classes an
+        image.
     """
 
     name: ClassVar[str] = "classifier_training"
@@ -34,6 +39,9 @@ class ClassifierTraining(Training):
     """Side that images are resized to, aspect ignored. 224 in the paper."""
     epochs: int = field(default=300)
     """300 on VOC, 60 on COCO."""
+    objective: Objective = "bce"
+    """Binary cross-entropy on every class, selected by F1; or cross-entropy over the classes, for
+    images of exactly one, selected by accuracy."""
 
     @property
     def label(self) -> str:
@@ -56,6 +64,11 @@ class ClassifierTraining(Training):
         return ("train", "val")
 
     @property
+    def selected_by(self) -> str:
+        """The metric whose highest value tells the best epoch."""
+        return "val/f1" if self.objective == "bce" else "val/accuracy"
+
+    @property
     def directions(self) -> dict[str, str]:
         metrics = (cls() for cls in ClassificationMetric.registered.values())
         return {m.key: "max" if m.higher_is_better else "min" for m in metrics} | {"loss": "min"}
@@ -68,11 +81,13 @@ class ClassifierTraining(Training):
         """Nothing beyond construction."""
 
     def keeps(self, history: list[dict[str, float]]) -> set[int]:
-        """The epoch with the best validation F1, which dependents start from, and the last."""
-        return {best_epoch(history, "val/f1"), len(history)}
+        """The best epoch on validation, which dependents start from, and the last."""
+        return {best_epoch(history, self.selected_by), len(history)}
 
     def compute(self, trial: Trial) -> None:
         images = trial.images("train")
+        if self.objective == "ce":
+            single_labels(images)
         model = self.network.build(len(images.classes))
         model.module.to(trial.device)
 
@@ -80,7 +95,7 @@ class ClassifierTraining(Training):
             model.module.train()
             x = model.encode(torch.from_numpy(images.images(batch)).to(trial.device))
             labels = torch.from_numpy(images.labels[batch]).to(x)
-            loss = functional.binary_cross_entropy_with_logits(model.module(x), labels)
+            loss = classification_loss(self.objective, model.module(x), labels)
             loss.backward()
             return {"loss": loss.item()}
 
@@ -90,8 +105,38 @@ class ClassifierTraining(Training):
         state = self.fit(trial, model, step, evaluate)
         trial.finish(
             {
-                "epoch": best_epoch(state.history, "val/f1"),
+                "epoch": best_epoch(state.history, self.selected_by),
                 "weights": state.notes["weights"],
                 "skipped": dict(images.skipped),
             }
         )
+
+
+def classification_loss(objective: Objective, logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean loss of logits (B, K) with labels (B, K), float, 1 where the class is there.
+
+    Args:
+        objective: ``bce`` is the mean over images and classes, ``ce`` over images, each of exactly
+            one class.
+        logits: of the images.
+        labels: of the images.
+    """
+    if objective == "ce":
+        return functional.cross_entropy(logits, labels.argmax(1))
+    return functional.binary_cross_entropy_with_logits(logits, labels)
+
+
+def single_labels(images: ImageSet) -> np.ndarray:
+    """The one class of each image, (N,), int64.
+
+    Raises:
+        ValueError: an image has none or several; names it.
+    """
+    counts = images.labels.sum(1)
+    if (counts != 1).any():
+        index = int(np.flatnonzero(counts != 1)[0])
+        raise ValueError(
+            f"image {str(images.image_ids[index])!r} has {counts[index]} classes, expected exactly "
+            "one: take data of one class an image, such as digit_scenes with layout imagenet"
+        )
+    return images.labels.argmax(1)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from trainables.checkpoint import (
     TrainingState,
@@ -27,7 +28,7 @@ from trainables.trial import DivergedError, Trial
 if TYPE_CHECKING:
     from trainables.classifier_training import ClassifierTraining
 
-SHUFFLE, TARGETS = 1, 2
+SHUFFLE, TARGETS, DELETED = 1, 2, 3
 """Streams of random numbers: (seed, stream, epoch)."""
 
 Losses = dict[str, float]
@@ -37,7 +38,7 @@ Step = Callable[[int, np.ndarray], Losses]
 
 @dataclass(frozen=True, kw_only=True)
 class Training(Result):
-    """A result that trains a network with Adam, without schedule or weight decay.
+    """A result that trains a network: with Adam at a constant rate, unless a subclass differs.
 
     Source: Model Guidance (Rao et al., ICCV 2023), section 4.
     """
@@ -67,6 +68,14 @@ class Training(Result):
     def keeps(self, history: list[dict[str, float]]) -> set[int]:
         """Epochs (from 1) whose weights must be kept, given the metrics so far."""
 
+    def optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
+        """What updates the weights; its learning rate is set anew at each epoch."""
+        return torch.optim.Adam(module.parameters(), lr=self.learning_rate)
+
+    def rate_at(self, epoch: int) -> float:
+        """Learning rate in an epoch (from 1), whatever came before."""
+        return self.learning_rate
+
     def fit(
         self, trial: Trial, model: Model, step: Step, evaluate: Callable[[], dict[str, float]]
     ) -> TrainingState:
@@ -79,13 +88,15 @@ class Training(Result):
         Raises:
             DivergedError: a loss is no number; names epoch and step.
         """
-        optimizer = torch.optim.Adam(model.module.parameters(), lr=self.learning_rate)
+        optimizer = self.optimizer(model.module)
         path = trial.folder / "checkpoint.safetensors"
         state = load_training(path, model.module, optimizer)
         for epoch, metrics in enumerate(state.history, 1):
             trial.report(epoch, metrics)
         for epoch in range(state.epoch + 1, self.epochs + 1):
             torch.manual_seed(_seed_of(trial, epoch))  # for layers that draw, such as dropout
+            for group in optimizer.param_groups:
+                group["lr"] = self.rate_at(epoch)
             losses = [
                 self._step(epoch, n, batch, step, optimizer)
                 for n, batch in self._batches(trial, epoch)

@@ -1,4 +1,4 @@
-"""Classification metrics of a whole split: micro F1 and mean average precision."""
+"""Classification metrics of a whole split: micro F1, mean average precision, accuracy."""
 
 from __future__ import annotations
 
@@ -95,3 +95,51 @@ class MeanAveragePrecision(ClassificationMetric):
             if labels[:, k].any()
         ]
         return float(np.mean(each)) if each else float("nan")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracy(ClassificationMetric):
+    """Top-1 accuracy: share of the images whose largest logit belongs to a class that is there.
+
+    Of equal largest logits each counts in part. Images without any class are left out; undefined,
+    NaN, where no other is left.
+
+    Source: Russakovsky et al., 2015 (ImageNet), for images of one class; with several classes any
+        of them is a hit.
+    """
+
+    name: ClassVar[str] = "accuracy"
+    higher_is_better: ClassVar[bool] = True
+    range: ClassVar[tuple[float, float]] = (0.0, 1.0)
+
+    def over_split(self, logits: np.ndarray, labels: np.ndarray) -> float:
+        """Mean of the shares of the largest logits that belong to a present class."""
+        logits, labels = logits[labels.any(1)], labels[labels.any(1)]
+        largest = logits == logits.max(1, keepdims=True)
+        each = (largest & (labels == 1)).sum(1) / largest.sum(1)
+        return float(each.mean()) if len(each) else float("nan")
+
+
+def mad_softmax(first: np.ndarray, second: np.ndarray) -> float:
+    """Mean absolute difference of two models' probabilities of the same targets, within [0, 1].
+
+    Source: IDSDS (Hesse et al., 2024), section 4.1: how alike a network and its fine-tuned self
+        are.
+
+    Args:
+        first: softmax probability of each image's target by one model, (N,).
+        second: by the other, images in the same order, (N,).
+
+    Raises:
+        ValueError: shapes differ or are not (N,), there is no image, or a value lies outside
+            [0, 1].
+    """
+    first, second = (np.asarray(p, dtype=np.float64) for p in (first, second))
+    if first.ndim != 1 or first.shape != second.shape or first.size == 0:
+        raise ValueError(
+            f"mad_softmax: probabilities {first.shape} and {second.shape} must be equal, (N,), "
+            "and not empty"
+        )
+    if not all(((p >= 0) & (p <= 1)).all() for p in (first, second)):
+        raise ValueError("mad_softmax: probabilities must lie in [0, 1]; give softmax outputs")
+    return float(np.abs(first - second).mean())

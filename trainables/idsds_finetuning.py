@@ -1,0 +1,283 @@
+"""Fine-tuning that makes deleted patches part of what a network knows, so that IDSDS may judge it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+import trainables.metrics  # noqa: F401  (registers the metrics)
+from data_pipelines.dataset import Dataset
+from data_pipelines.image_set import ImageSet
+from data_pipelines.patches import Patches, cell_sides, deleted_pixels
+from trainables.baselines import Baseline, Zero
+from trainables.batch import Batch
+from trainables.classifier_training import ClassifierTraining, classification_loss, single_labels
+from trainables.metrics.metric import Undefined
+from trainables.metrics.single_deletion import (
+    Deletions,
+    Idsds,
+    Output,
+    Sds,
+    SingleDeletion,
+    corrupted_accuracy,
+)
+from trainables.models.network import Model, evaluating
+from trainables.passes import Passes
+from trainables.result import Result
+from trainables.scoring import batches, score
+from trainables.training import DELETED, Losses, Training, best_epoch, restore
+from trainables.trial import Trial
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdsdsFinetuning(Training):
+    """One random cell of half of the images is deleted, anew each epoch; the rest stays whole.
+
+    The cell does not depend on the image or its class, so it tells nothing about the class. Starts
+    from a classifier's best epoch and keeps its objective.
+
+    Source: IDSDS (Hesse et al., 2024), section 3, appendices B and E, and the authors' code.
+    Departs: images come at one size without random crop and flip; draws are a function of (seed,
+        epoch, image), where the code draws from one global stream.
+    """
+
+    name: ClassVar[str] = "idsds_finetuning"
+    paper: ClassVar[str] = "IDSDS, NeurIPS Datasets and Benchmarks 2024"
+
+    start: ClassifierTraining
+    patches: Patches = field(default=16, metadata={"short": "p"})
+    """Cells of the grid; 16 in the paper, with 4 and 64 as variants."""
+    baseline_image: Baseline = Zero()
+    """What stands where a cell is deleted. Zero in the paper, with random and blur as variants."""
+    epochs: int = field(default=30)
+    """30 in the paper."""
+    batch_size: int = field(default=256)
+    """256 in the paper."""
+    learning_rate: float = field(default=1e-3)
+    """0.001 in the paper, 0.01 for its B-cos ResNet-50."""
+    momentum: float = 0.9
+    """Of stochastic gradient descent. 0.9 in the paper."""
+    weight_decay: float = 1e-4
+    """On all parameters. 0.0001 in the paper."""
+    step_epochs: int = 10
+    """Epochs after which the learning rate falls. 10 in the paper."""
+    step_factor: float = 0.1
+    """By what it is multiplied then. 0.1 in the paper."""
+    kept_epoch: Literal["last", "best"] = "last"
+    """Whose weights are the result. The authors' code takes the best accuracy on the split that
+    it then reports."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (0 <= self.momentum < 1 and self.weight_decay >= 0):
+            raise ValueError(
+                f"momentum = {self.momentum}, weight_decay = {self.weight_decay}: the momentum "
+                "must lie in [0, 1), the decay must not be negative"
+            )
+        if self.step_epochs < 1 or not 0 < self.step_factor <= 1:
+            raise ValueError(
+                f"step_epochs = {self.step_epochs}, step_factor = {self.step_factor}: the step "
+                "must be at least 1 epoch, the factor must lie in (0, 1]"
+            )
+
+    @property
+    def label(self) -> str:
+        how = f"{self.patches} patches, {self.baseline_image.key}"
+        return f"idsds finetuning {how} {self.start.network.key} seed {self.seed}"
+
+    @property
+    def baseline(self) -> ClassifierTraining:
+        return self.start
+
+    @property
+    def dataset(self) -> Dataset:
+        return self.start.dataset
+
+    @property
+    def size_px(self) -> int:
+        return self.start.size_px
+
+    @property
+    def dependencies(self) -> tuple[Result, ...]:
+        return (self.start,)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return ("train", "val")
+
+    @property
+    def directions(self) -> dict[str, str]:
+        return self.start.directions | {"corrupted_accuracy": "max"}
+
+    @property
+    def deletions(self) -> Deletions:
+        """What the network was made to know."""
+        return Deletions(patches=self.patches, baseline=self.baseline_image)
+
+    def cost(self, images: dict[str, int]) -> float:
+        """A step costs three forwards; after the last one each cell of each image is deleted."""
+        training = self.epochs * (3.0 * images["train"] + images["val"])
+        return training + self.patches * images["val"]
+
+    def check(self) -> None:
+        """The grid fits the images."""
+        cell_sides(self.patches, self.size_px, self.size_px)
+
+    def optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.SGD(
+            module.parameters(),
+            lr=self.learning_rate,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+        )
+
+    def rate_at(self, epoch: int) -> float:
+        """Multiplied by the factor after every so many epochs."""
+        return self.learning_rate * self.step_factor ** ((epoch - 1) // self.step_epochs)
+
+    def keeps(self, history: list[dict[str, float]]) -> set[int]:
+        """The best epoch on validation and the last."""
+        return {best_epoch(history, "val/accuracy"), len(history)}
+
+    def compute(self, trial: Trial) -> None:
+        images = trial.images("train")
+        single_labels(images)
+        validation = trial.images("val")
+        classes = single_labels(validation)
+        model = self.start.network.build(len(images.classes))
+        model.module.to(trial.device)
+        started = trial.summary_of(self.start)
+        restore(trial, self.start, started, started["epoch"], model)
+
+        def step(epoch: int, chosen: np.ndarray) -> Losses:
+            model.module.train()
+            batch = self.deleted(trial, model, images, epoch, chosen)
+            labels = torch.from_numpy(images.labels[chosen]).to(batch.images)
+            loss = classification_loss(self.start.objective, model.module(batch.images), labels)
+            loss.backward()
+            return {"loss": loss.item()}
+
+        def evaluate() -> dict[str, float]:
+            return score(model, validation, trial.device).as_metrics("val")
+
+        state = self.fit(trial, model, step, evaluate)
+        best = best_epoch(state.history, "val/accuracy")
+        summary = {
+            "epoch": best if self.kept_epoch == "best" else state.epoch,
+            "weights": state.notes["weights"],
+        }
+        restore(trial, self, summary, summary["epoch"], model)
+        correct = self.correct_without_any_cell(model, validation, classes, trial.device)
+        trial.report(summary["epoch"], {"val/corrupted_accuracy": float(correct.mean())})
+        trial.finish(summary)
+
+    def deleted(
+        self, trial: Trial, model: Model, images: ImageSet, epoch: int, chosen: np.ndarray
+    ) -> Batch:
+        """The chosen images of an epoch, encoded, some with one cell deleted; no explanations."""
+        cells, whole = draw_deletions(trial, self.patches, epoch, len(images))
+        pixels = deleted_pixels(
+            cells[chosen], whole[chosen], self.patches, images.size_px, images.size_px
+        )
+        encoded = model.encode(torch.from_numpy(images.images(chosen)).to(trial.device))
+        nobody = torch.empty(0, dtype=torch.long, device=trial.device)
+        # the epoch is part of the names, so that a random baseline is drawn anew in each
+        names = [f"{images.image_ids[index]} in epoch {epoch}" for index in chosen]
+        batch = Batch(images=encoded, image_ids=names, image_index=nobody, targets=nobody)
+        mask = torch.from_numpy(pixels).to(trial.device).unsqueeze(1)
+        return replace(batch, images=torch.where(mask, self.baseline_image.images(batch), encoded))
+
+    def correct_without_any_cell(
+        self, model: Model, images: ImageSet, classes: np.ndarray, device: torch.device
+    ) -> np.ndarray:
+        """Whether each image is classified correctly whichever cell is deleted, (N,), bool."""
+        correct, start = [], 0
+        with evaluating(model.module):
+            for batch in batches(model, images, device, explained=False):
+                labels = torch.from_numpy(classes[start : start + len(batch.images)]).to(device)
+                with Passes(model, batch) as passes:
+                    right = corrupted_accuracy(passes.get(self.deletions), labels)
+                correct.append(right.cpu().numpy())
+                start += len(batch.images)
+        return np.concatenate(correct)
+
+
+def draw_deletions(
+    trial: Trial, patches: int, epoch: int, images: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """For each image of an epoch a cell, (N,), and whether the image stays whole all the same.
+
+    Both are independent and uniform: a function of (seed, epoch, image), whatever the batches are.
+    """
+    draws = trial.generator(DELETED, epoch)
+    return draws.integers(patches, size=images), draws.integers(2, size=images).astype(bool)
+
+
+def deletion_protocol(
+    training: Result,
+    patches: Patches = 16,
+    baseline: Baseline | None = None,
+    *,
+    name: Literal["sds", "idsds"] | None = None,
+    drop_output: Output = "logit",
+    undefined: Undefined = "drop",
+) -> SingleDeletion:
+    """The single-deletion protocol that a trained network may be judged by, under its right name.
+
+    Args:
+        training: what left the network.
+        patches: cells of the grid.
+        baseline: what stands where a cell is deleted; zero by default.
+        name: the protocol that is asked for; None takes the one that fits.
+        drop_output: of what the drop is taken.
+        undefined: what undefined rows count as.
+
+    Raises:
+        ValueError: the protocol that is asked for does not fit; says what is missing.
+    """
+    image = Zero() if baseline is None else baseline
+    family: dict[str, type[SingleDeletion]] = {"sds": Sds, "idsds": Idsds}
+    fits = "idsds" if knows(training, patches, image) else "sds"
+    protocol = family[name or fits](
+        patches=patches, baseline=image, drop_output=drop_output, undefined=undefined
+    )
+    check_deletion_protocol(protocol, training)
+    return protocol
+
+
+def check_deletion_protocol(protocol: SingleDeletion, training: Result) -> None:
+    """Refuse ``idsds`` on a network that was not fine-tuned for it, and ``sds`` on one that was.
+
+    Raises:
+        ValueError: says what is missing.
+    """
+    fits = knows(training, protocol.patches, protocol.baseline)
+    if isinstance(protocol, Idsds) and not fits:
+        tuned = (
+            f"it was fine-tuned with {training.patches} patches, {training.baseline_image.key}"
+            if isinstance(training, IdsdsFinetuning)
+            else "it was not fine-tuned"
+        )
+        raise ValueError(
+            f"{protocol.key} needs a network fine-tuned by idsds_finetuning with "
+            f"{protocol.patches} patches and the baseline {protocol.baseline.key}, but of "
+            f"{training.label!r} {tuned}; fine-tune it so, or ask for sds"
+        )
+    if isinstance(protocol, Sds) and fits:
+        raise ValueError(
+            f"{protocol.key} on {training.label!r}, which was fine-tuned with this grid and "
+            "baseline, is called idsds; ask for that"
+        )
+
+
+def knows(training: Result, patches: int, baseline: Baseline) -> bool:
+    """Whether a training's network was fine-tuned with this grid and this baseline."""
+    return (
+        isinstance(training, IdsdsFinetuning)
+        and training.patches == patches
+        and training.baseline_image == baseline
+    )
