@@ -18,8 +18,11 @@ class Batch:
         image_ids: names of the images, B of them; noise is a function of these.
         image_index: which image each explanation is about, (N,), int64.
         targets: the class whose logit each explains, (N,), int64.
-        masks: region of each explanation's object, (N, H, W), bool, or None.
+        masks: region of each explanation's object, (N, H, W), bool, or None: its boxes, or its
+            cell of a mosaic.
         labels: the one true class of each image, (B,), int64, or None where it has several.
+        segments: pixels of each explanation's object, (N, H, W), int8: 1 on it, 0 elsewhere, -1
+            where the annotation does not say; or None.
 
     Raises:
         ValueError: the shapes disagree; both are named.
@@ -31,6 +34,7 @@ class Batch:
     targets: Tensor
     masks: Tensor | None = None
     labels: Tensor | None = None
+    segments: Tensor | None = None
 
     def __post_init__(self) -> None:
         """Check that everything speaks of the same B and N."""
@@ -40,11 +44,12 @@ class Batch:
                 f"{b} images with {len(self.image_ids)} ids, {n} targets with "
                 f"{len(self.image_index)} image indices: the numbers must agree"
             )
-        if self.masks is not None and self.masks.shape != (n, *self.images.shape[2:]):
-            raise ValueError(
-                f"masks {tuple(self.masks.shape)} for {n} explanations of images "
-                f"{tuple(self.images.shape)}"
-            )
+        for what, regions in (("masks", self.masks), ("segments", self.segments)):
+            if regions is not None and regions.shape != (n, *self.images.shape[2:]):
+                raise ValueError(
+                    f"{what} {tuple(regions.shape)} for {n} explanations of images "
+                    f"{tuple(self.images.shape)}"
+                )
 
     @classmethod
     def single(cls, images: Tensor, targets: Tensor, masks: Tensor | None = None) -> Batch:

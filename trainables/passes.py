@@ -187,6 +187,14 @@ class Passes:
             if mode is not None:
                 self._needed.setdefault(mode, []).append(need.layer)
 
+    @property
+    def expected(self) -> tuple[Need, ...]:
+        """What has been announced so far: a child that is explained alike can announce it, too."""
+        gradients = [
+            Gradient(layer=k, mode=m) for m, layers in self._needed.items() for k in layers
+        ]
+        return (*(Feature(layer=layer) for layer in self._kept), *gradients)
+
     def get(self, request: Request[Answer]) -> Answer:
         """The request's answer, computed the first time it is asked for."""
         if request not in self._answers:
@@ -279,16 +287,23 @@ class Passes:
             start += size
 
     def on(
-        self, images: Tensor, *, image_index: Tensor, of: Tensor, model: Model | None = None
+        self,
+        images: Tensor,
+        *,
+        image_index: Tensor,
+        of: Tensor,
+        model: Model | None = None,
+        targets: Tensor | None = None,
     ) -> Passes:
         """Passes about perturbed images, or about another model; what they run is counted here too.
 
         Args:
             images: encoded images, (B', C, H, W).
             image_index: the image of each of the child's explanations, (M,).
-            of: the parent's explanation behind each of them, (M,): target, mask and image id
+            of: the parent's explanation behind each of them, (M,): target, masks and image id
                 follow from it.
             model: the model to ask; the parent's by default.
+            targets: other classes to explain, (M,).
         """
         parent = self.batch
         ids = [""] * len(images)
@@ -298,8 +313,9 @@ class Passes:
             images=images,
             image_ids=ids,
             image_index=image_index,
-            targets=parent.targets[of],
+            targets=parent.targets[of] if targets is None else targets,
             masks=None if parent.masks is None else parent.masks[of],
+            segments=None if parent.segments is None else parent.segments[of],
         )
         return Passes(model or self.model, batch, create_graph=self.create_graph, parent=self)
 

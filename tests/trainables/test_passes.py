@@ -298,6 +298,7 @@ class TestChildren:
             image_index=torch.tensor([1, 0, 1]),
             targets=torch.tensor([3, 1, 2]),
             masks=masks,
+            segments=2 * masks.to(torch.int8) - 1,
         )
         with Passes(tiny_model(), batch) as passes:
             of, index = torch.tensor([2, 1, 0, 2]), torch.tensor([0, 1, 2, 3])
@@ -306,6 +307,21 @@ class TestChildren:
                 assert list(child.batch.image_ids) == ["b", "a", "b", "b"]
                 assert child.batch.masks is not None
                 assert torch.equal(child.batch.masks, masks[of])
+                assert child.batch.segments is not None
+                assert torch.equal(child.batch.segments == 1, masks[of])
+            with passes.on(pictures(4), image_index=index, of=of, targets=index) as child:
+                assert child.batch.targets.tolist() == [0, 1, 2, 3]
+
+    def test_a_child_can_announce_what_its_parent_did(self):
+        needs = [Gradient(layer="input"), Gradient(layer="mid1"), Feature(layer="final")]
+        with Passes(tiny_model(), batch_of([0], [1])) as passes:
+            assert passes.expected == ()
+            passes.expect(needs)
+            assert set(needs) <= set(passes.expected)
+            of = torch.tensor([0])
+            with passes.on(pictures(1), image_index=of, of=of) as child:
+                child.expect(passes.expected)
+                assert set(child.expected) == set(passes.expected)
 
     def test_what_a_child_runs_counts_into_the_root(self):
         model, other = tiny_model(), tiny_model(seed=1)
@@ -579,6 +595,10 @@ class TestTraining:
         (
             {"masks": torch.zeros(2, 6, 6, dtype=torch.bool)},
             r"masks \(2, 6, 6\) for 2 explanations",
+        ),
+        (
+            {"segments": torch.zeros(1, 12, 12, dtype=torch.int8)},
+            r"segments \(1, 12, 12\) for 2 explanations",
         ),
     ],
 )

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.metrics.metric import Metric, Undefined
+from trainables.metrics.metric import Annotation, Undefined
+from trainables.metrics.smoothing import SmoothedMetric
 
 if TYPE_CHECKING:
     from trainables.metrics.metric import Explain
@@ -29,8 +30,10 @@ SLAB_PX = 2**22
 
 
 @dataclass(frozen=True, kw_only=True)
-class LocalizationMetric(Metric):
+class LocalizationMetric(SmoothedMetric):
     """A metric that knows a map and the mask of its object, and nothing of the model."""
+
+    requires: ClassVar[tuple[Annotation, ...]] = ("boxes",)
 
     def score(self, passes: Passes, maps: Tensor, explain: Explain | None) -> Tensor:
         """Scores against the masks of the batch.
@@ -44,11 +47,11 @@ class LocalizationMetric(Metric):
                 f"{self.key} needs masks and the batch has none; annotate it with boxes"
             )
         require_masks(masks, maps)
-        return self.per_map(maps, masks)
+        return self.per_map(self.smoothed(maps), masks)
 
     @abstractmethod
     def per_map(self, maps: Tensor, masks: Tensor) -> Tensor:
-        """The equation: (N, H, W) float and (N, H, W) bool to (N,), NaN where undefined."""
+        """The equation: smoothed (N, H, W) float, (N, H, W) bool to (N,), NaN where undefined."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +62,10 @@ class Epg(LocalizationMetric):
     positive importance sums to less than 1e-7.
 
     Source: Wang et al., 2020 (Score-CAM); Model Guidance (Rao et al., ICCV 2023), equation 2.
-        Undefined rows: the authors' code counts them as 0, the paper does not say; 0 here.
+        Undefined rows: the authors' code counts them as 0, the paper does not say; 0 here. How to
+        Probe (ICLR 2025) smooths first: ``Epg(smooth_px=5)``.
+    Departs: How to Probe's code adds 1e-12 to the sum, has no ``faint`` and rounds each score to
+        two decimals; the first two are fields, the third is left out.
     """
 
     name: ClassVar[str] = "epg"
@@ -68,12 +74,14 @@ class Epg(LocalizationMetric):
 
     undefined: Undefined = "zero"
     """What a map without positive importance counts as. 0 in the authors' code."""
+    faint: float = FAINT_SUM
+    """Positive importance below which the score is undefined. 1e-7 in Model Guidance's code."""
+    epsilon: float = field(default=0.0, metadata={"short": "eps"})
+    """Added to the sum that is divided by. 1e-12 in How to Probe's code."""
 
     def per_map(self, maps: Tensor, masks: Tensor) -> Tensor:
         """S_in / S of the positive part."""
-        positive = maps.relu()
-        total, inside = positive.sum((1, 2)), (positive * masks).sum((1, 2))
-        return torch.where(total < FAINT_SUM, torch.nan, inside / total)
+        return positive_share(maps, masks, faint=self.faint, epsilon=self.epsilon)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +131,28 @@ class BoxIou(LocalizationMetric):
         above = to_unit_range(maps) > self.threshold
         union = (above | masks).sum((1, 2)).to(maps.dtype)
         return torch.where(union == 0, torch.nan, (above & masks).sum((1, 2)) / union)
+
+
+def positive_share(
+    maps: Tensor,
+    masks: Tensor,
+    within: Tensor | None = None,
+    *,
+    faint: float = 0.0,
+    epsilon: float = 0.0,
+) -> Tensor:
+    """Share of the positive importance that falls inside the masks, (N,), within [0, 1].
+
+    Args:
+        maps: (N, H, W), float.
+        masks: (N, H, W), bool.
+        within: where importance counts at all, (N, H, W), bool; everywhere by default.
+        faint: sum below which the share is NaN, as it is where nothing is positive.
+        epsilon: added to the sum that is divided by.
+    """
+    positive = maps.relu() if within is None else maps.relu() * within
+    total, inside = positive.sum((1, 2)), (positive * masks).sum((1, 2))
+    return torch.where((total < faint) | (total == 0), torch.nan, inside / (total + epsilon))
 
 
 def to_unit_range(maps: Tensor) -> Tensor:
@@ -192,7 +222,7 @@ def select_iou_threshold(
     """IoU of maps at image size (N, H, W) with masks (N, H, W), bool, at all candidates at once.
 
     Equal to ``BoxIou.at`` for each candidate. Start from ``ThresholdSelection()`` and add the
-    batches.
+    batches. Give a protocol that smooths its ``smoothed`` maps.
 
     Source: Model Guidance (Rao et al., ICCV 2023), section 3.3: a threshold from held-out data.
         Ours: one per dataset, model, method and layer, from the baseline, kept for all runs that

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     Explain = Callable[[Passes], Tensor]
 
 Undefined = Literal["drop", "zero", "chance", "worst"]
+Annotation = Literal["boxes", "cells", "segments", "labels"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,9 @@ class Metric(Configuration, ABC, family=True):
     """Smallest and largest possible score; infinite where there is none."""
     chance: ClassVar[float | None] = None
     """What a map without information scores, where that is one number."""
+
+    requires: ClassVar[tuple[Annotation, ...]] = ()
+    """What a batch must know: boxes or a mosaic's cells (``masks``), ``segments``, ``labels``."""
 
     undefined: Undefined = "drop"
     """What an undefined row counts as: nothing, 0, the chance level, the worst of the range."""
@@ -99,8 +103,13 @@ class Metric(Configuration, ABC, family=True):
     def score(self, passes: Passes, maps: Tensor, explain: Explain | None) -> Tensor:
         """The equation: maps (N, H, W), already checked, to (N,)."""
 
-    def reduce(self, scores: np.ndarray) -> float:
-        """Mean of the scores (N,) under the policy for undefined rows; NaN if no row is left."""
+    def reduce(self, scores: np.ndarray, traces: np.ndarray | None = None) -> float:
+        """Mean of the scores (N,) under the policy for undefined rows; NaN if no row is left.
+
+        Args:
+            scores: of all rows, in any order.
+            traces: what ``traced`` gave beside them, (N, S); some metrics reduce these instead.
+        """
         rows = np.asarray(scores, dtype=np.float64)
         undefined = np.isnan(rows)
         if self.undefined == "drop":
