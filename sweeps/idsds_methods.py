@@ -1,12 +1,12 @@
 """Which attribution method can be trusted?
 
-IDSDS (Hesse et al., NeurIPS Datasets and Benchmarks 2024): how well each method ranks the patches of
-an image by what their deletion does to the logit, on a network that knows deleted patches; beside it
-the protocols of the other papers, on the same maps.
+IDSDS (Hesse et al., NeurIPS Datasets and Benchmarks 2024): how well each method ranks the patches
+of an image by what their deletion does to the logit, on a network that knows deleted patches;
+beside it the protocols of the other papers, on the same maps.
 
     python sweeps/idsds_methods.py                  # the generated sample, local Ray, minutes
-    python sweeps/idsds_methods.py --address auto --dataset imagenet --data-root DIR --models resnet50
-    --methods idsds_as_run
+    python sweeps/idsds_methods.py --address auto --dataset imagenet --data-root DIR
+        --models resnet50 --methods idsds_as_run
 
 A classifier is trained, then fine-tuned with deleted patches; all methods that suit the network are
 judged on both by all protocols, from shared passes. `--dry-run` lists everything with its cost.
@@ -18,19 +18,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import trainables.attribution
 import trainables.metrics
 import trainables.models  # noqa: F401  (each registers its classes)
 from data_pipelines.dataset import Dataset
+from data_pipelines.patches import Patches
 from sweeps.launch import Findings, Sweep, launch
 from trainables.attribution.attribution import Attribution
-from trainables.attribution.sets import SETS
+from trainables.attribution.sets import choose
+from trainables.baselines import Zero
 from trainables.classifier_training import ClassifierTraining
 from trainables.idsds_finetuning import IdsdsFinetuning, deletion_protocol
+from trainables.metrics.incremental_deletion import Ids
 from trainables.metrics.metric import Metric
-from trainables.models.network import Network
+from trainables.models.user_network import network_of
 from trainables.protocol_evaluation import ProtocolEvaluation
 from trainables.result import Result
 from trainables.training import Training
@@ -77,12 +80,26 @@ SAMPLE = Recipe(  # ours: what two cores do in minutes
     images=100,
 )
 RECIPES = {"digit_scenes": SAMPLE, "imagenet": IMAGENET}
-SAMPLE_METHODS = {
-    "rise": {"masks": 200},
+SAMPLE_METHODS: dict[str, dict[str, Any]] = {
     "lime": {"samples": 60},
+    "rise": {"masks": 200},
     "smooth_grad": {"samples": 8},
+    "smooth_grad_input_x_gradient": {"samples": 8},
+    "smooth_grad_integrated_gradients": {"samples": 4, "steps": 16},
+    "smooth_grad_saliency": {"samples": 8},
 }
 """Fewer perturbed copies on the sample, whose images are small; said before it starts."""
+SINGLE_PASS = (
+    *("gradient", "saliency", "input_x_gradient", "guided_backprop", "bcos"),
+    *("grad_cam", "grad_cam_pp", "xgrad_cam", "layer_cam"),
+    *("raw_attention", "rollout", "vit_grad_cam", "gae"),
+)
+"""Methods that cost about one forward and one backward: they can be asked again at each step."""
+ANNOTATED = {"boxes", "labels"}
+"""What the images of these datasets come with."""
+APART = ("sds", "idsds", "map_similarity", "class_sensitivity")
+"""Protocols that are not asked for by name as they are: the deletion score is what the network is,
+and the others compare two networks or two classes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +116,7 @@ class IdsdsMethods(Sweep):
     """Protocols by name, or all; the deletion score is sds or idsds, as the network is."""
     models: tuple[str, ...] = ()
     """Networks. Empty: resnet50 as in the paper, small_resnet on the sample."""
-    patches: int = 16
+    patches: Patches = 16
     """Cells of the deletion grid: 4, 16 or 64. 16 in the paper."""
     images: int = 0
     """Images that are judged. 0: all 50,000 as in the paper, 100 on the sample."""
@@ -130,8 +147,8 @@ class IdsdsMethods(Sweep):
     def results(self, data: Dataset) -> Iterator[Result]:
         recipe = RECIPES[self.dataset]
         for name in self.models or recipe.models:
-            network = Network.named(name)
-            methods = list(self.chosen_methods(network))
+            network = network_of(name)
+            methods = choose(self.methods, network, self.at_size).methods
             for seed in self.seeds or (0,):
                 classifier = ClassifierTraining(
                     network=network,
@@ -163,34 +180,37 @@ class IdsdsMethods(Sweep):
                             images=self.images or recipe.images,
                         )
 
-    def chosen_methods(self, network: Network) -> Iterator[Attribution]:
-        """The methods that suit the network; one asked for by name must."""
-        for name in self.methods:
-            if name not in ("all", *SETS):
-                yield self.at_size(Attribution.named(name))
-                continue
-            found = SETS[name]() if name in SETS else map(self.at_size, with_defaults())
-            for method in found:
-                if method.suits(network):
-                    yield method
-
     def at_size(self, method: Attribution) -> Attribution:
         """The method with the sample's number of copies, on the sample."""
         fewer = SAMPLE_METHODS.get(method.name, {}) if self.dataset == "digit_scenes" else {}
         return replace(method, **fewer)
 
     def chosen_protocols(self, training: Training, method: Attribution) -> Iterator[Metric]:
-        """The protocols asked for, that this network and method can be judged by."""
-        known = {cls.name: cls for cls in Metric.registered.values()}
-        names = self.protocols
-        if "all" in names:
-            names = tuple(name for name in known if name not in ("sds", "idsds", "grid_pg"))
-            names = ("sds", *names)
-        for name in names:
-            if name in ("sds", "idsds"):
+        """The protocols asked for, as this network and this method can be judged by them.
+
+        Raises:
+            ValueError: an unknown name, or one that needs what the images do not come with.
+        """
+        known = [name for name in Metric.registered if name not in APART]
+        for name in dict.fromkeys(self.protocols):
+            if name == "all":
+                yield deletion_protocol(training, self.patches, Zero())
+                candidates = [Metric.named(other) for other in known]
+                yield from (p for p in candidates if set(p.requires) <= ANNOTATED)
+                if method.name in SINGLE_PASS:
+                    yield Ids(updated=True)
+            elif name in ("sds", "idsds"):
                 yield deletion_protocol(training, self.patches, Zero())
             else:
-                yield Metric.named(name)
+                protocol = Metric.named(name)
+                missing = sorted(set(protocol.requires) - ANNOTATED)
+                if missing or name in APART:
+                    raise ValueError(
+                        f"--protocols {name}: needs {' and '.join(missing) or 'a second network'}, "
+                        f"which the images of {self.dataset} do not come with; "
+                        f"known here: {', '.join(known)}"
+                    )
+                yield protocol
 
     def notes(self) -> list[str]:
         images = self.images or RECIPES[self.dataset].images

@@ -25,10 +25,11 @@ ROWS = pa.schema(
         pa.field("method_key", pa.string(), nullable=False),
         pa.field("protocol_key", pa.string(), nullable=False),
         pa.field("score", pa.float64(), nullable=False),  # NaN where undefined
-        pa.field("curve", pa.list_(pa.float32())),
+        pa.field("trace", pa.list_(pa.float32())),
     ]
 )
-"""One score: of an explanation (an image and a class), by a method, under a protocol."""
+"""One score: of an explanation (an image and a class), by a method, under a protocol. The trace is
+what lies behind the score: a curve, or counts that are pooled over the images."""
 
 
 @dataclass
@@ -89,7 +90,7 @@ def full_size_maps(method: Attribution, passes: Passes) -> Tensor:
 
 
 def rows_of(
-    batch: Batch, method: Attribution, protocol: Metric, scores: Tensor, curves: Tensor | None
+    batch: Batch, method: Attribution, protocol: Metric, scores: Tensor, traces: Tensor | None
 ) -> pa.Table:
     """A table of ROWS, one row an explanation."""
     count = len(batch.targets)
@@ -101,8 +102,8 @@ def rows_of(
         "method_key": [method.key] * count,
         "protocol_key": [protocol.key] * count,
         "score": scores.double().cpu().numpy(),
-        "curve": pa.nulls(count, pa.list_(pa.float32()))
-        if curves is None
-        else curves.float().cpu().tolist(),
+        "trace": pa.nulls(count, pa.list_(pa.float32()))
+        if traces is None
+        else traces.float().cpu().tolist(),
     }
     return pa.table(columns, schema=ROWS)

@@ -80,14 +80,20 @@ def gather(folder: Path, method_key: str, wanted: Collection[str]) -> pa.Table:
     )
 
 
-def mean_curve(curves: pa.ChunkedArray) -> np.ndarray:
-    """Mean of the defined curves with a 95 % interval (normal), (S, 3): mean, low, high."""
-    table = np.array([c for c in curves.to_pylist() if c is not None], dtype=np.float64)
-    table = table[np.isfinite(table).all(1)] if table.size else table
-    if not len(table):
+def traces_of(rows: pa.Table) -> np.ndarray | None:
+    """The traces of rows of one method and protocol, (N, S); None where there are none."""
+    traces = [trace for trace in rows["trace"].to_pylist() if trace is not None]
+    return np.array(traces, dtype=np.float64) if traces else None
+
+
+def mean_curve(curves: np.ndarray) -> np.ndarray:
+    """Mean of the defined curves (N, S) with a normal 95 % interval, (S, 3): mean, low, high."""
+    defined = curves[np.isfinite(curves).all(1)]
+    if not len(defined):
         return np.empty((0, 3))
-    mean = table.mean(0)
-    error = 1.96 * table.std(0, ddof=1) / np.sqrt(len(table)) if len(table) > 1 else 0 * mean
+    mean = defined.mean(0)
+    spread = defined.std(0, ddof=1) if len(defined) > 1 else np.zeros_like(mean)
+    error = 1.96 * spread / np.sqrt(len(defined))
     return np.stack([mean, mean - error, mean + error], axis=1)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -17,16 +17,23 @@ from data_pipelines.dataset import Dataset
 from data_pipelines.image_set import ImageSet
 from trainables.attribution.attribution import Attribution
 from trainables.batch import Batch
-from trainables.checkpoint import write_bytes
 from trainables.evaluator import Evaluator
 from trainables.metrics.curve import CurveMetric
 from trainables.metrics.metric import Metric
-from trainables.models.network import Model, Network, evaluating
-from trainables.parts import discard, done_ids, gather, mean_curve, parts_of, write_part
+from trainables.models.network import Network, evaluating
 from trainables.parts import about as about_part
+from trainables.parts import (
+    discard,
+    done_ids,
+    gather,
+    mean_curve,
+    parts_of,
+    traces_of,
+    write_part,
+)
 from trainables.result import Result
 from trainables.training import Training, restore
-from trainables.trial import Event, Trial
+from trainables.trial import Trial
 
 ExplainedClass = Literal["ground_truth", "predicted"]
 PART_IMAGES = 16
@@ -179,9 +186,7 @@ class Scorer:
         )
 
 
-def conclude(
-    result: ProtocolEvaluation, trial: Trial, parts: Path, wanted: Collection[str]
-) -> str:
+def conclude(result: ProtocolEvaluation, trial: Trial, parts: Path, wanted: Collection[str]) -> str:
     """Put a result's rows together, report means and leave rows and curves.
 
     Returns:
@@ -201,16 +206,16 @@ def conclude(
     curves: dict[str, np.ndarray] = {}
     for protocol in result.protocols:
         mine = rows.filter(np.asarray(rows["protocol_key"]) == protocol.key)
-        scores = mine["score"].to_numpy()
-        metrics[f"{result.split}/{protocol.key}"] = protocol.reduce(scores)
+        scores, traces = mine["score"].to_numpy(), traces_of(mine)
+        metrics[f"{result.split}/{protocol.key}"] = protocol.reduce(scores, traces)
         metrics[f"{result.split}/{protocol.key}_defined_fraction"] = protocol.defined_fraction(
             scores
         )
-        if isinstance(protocol, CurveMetric):
-            steps = np.array(protocol.steps)[:, None]
-            mean = mean_curve(mine["curve"])
-            curves[protocol.key] = np.hstack([steps, mean]) if len(mean) else mean
-    pq.write_table(rows.drop(["curve"]), trial.artifacts / "rows.parquet")
+        if isinstance(protocol, CurveMetric) and traces is not None:
+            mean = mean_curve(traces)
+            if len(mean):
+                curves[protocol.key] = np.hstack([np.array(protocol.steps)[:, None], mean])
+    pq.write_table(rows.drop(["trace"]), trial.artifacts / "rows.parquet")
     if curves:
         with (trial.artifacts / "curves.npz").open("wb") as file:
             np.savez(file, **curves)  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 import traceback
@@ -167,7 +168,5 @@ def stream(
 
 def folder_of(bundle: Sequence[ProtocolEvaluation]) -> str:
     """A name for what is missing: the same command finds its parts again."""
-    import hashlib
-
     text = json.dumps(sorted(result.result_id for result in bundle))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
-from typing import get_args
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 import trainables.metrics  # noqa: F401  registers
-from tests.device_literals import device_literals
 from trainables.batch import Batch
 from trainables.metrics.incremental_deletion import Ids
-from trainables.metrics.metric import Metric, Undefined
+from trainables.metrics.metric import Metric
 from trainables.metrics.pixel_deletion import PixelDeletion
 from trainables.models.network import Model
 from trainables.passes import Passes
