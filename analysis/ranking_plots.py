@@ -39,7 +39,7 @@ def ranking_figure(ranking: Ranking, title: str, caption: str) -> Figure:
     figure = Figure(figsize=(9.0, 2.2 + 0.27 * max(3, len(rows))), layout="constrained")
     FigureCanvasAgg(figure)
     ax = figure.subplots()
-    for place, row in rows.iterrows():
+    for place, row in enumerate(rows.to_dict("records")):
         ranked = pd.notna(row["rank"])
         if ranked and row["group"] % 2:
             ax.axhspan(place - 0.5, place + 0.5, color="#eeeeee", lw=0, zorder=0)
@@ -95,7 +95,7 @@ def curves_figure(ranking: Ranking, curves: pd.DataFrame, title: str, caption: s
     if len(others) > labels["reference_line"].sum():
         handles.append(Line2D([], [], color="#bbbbbb", lw=0.8, label="other methods"))
     ax.set_xlabel("share of the image that is removed")
-    ax.set_ylabel(f"output of {ranking.protocol}, mean with 95 %")
+    ax.set_ylabel(f"{ranking.protocol}: mean output with 95 %")
     figure.suptitle(title, fontsize=11)
     _finish(figure, ax, handles, caption)
     return figure
@@ -118,5 +118,5 @@ def _finish(figure: Figure, ax: Axes, handles: list[Line2D | Patch], caption: st
     ax.grid(color="#dddddd", lw=0.6)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
-    figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=8)
+    figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=8)
     figure.supxlabel(fill(caption, int(13 * figure.get_figwidth())), fontsize=9, color=GRAY)

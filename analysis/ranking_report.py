@@ -23,7 +23,6 @@ from analysis.ranking_sentences import (
     RANKINGS,
     STAR,
     agreement_sentence,
-    figures,
     reading,
 )
 from analysis.runs import Runs
@@ -31,6 +30,8 @@ from analysis.scores import evaluated, read_curves, read_scores
 
 PANEL_COLUMNS = 8
 """Methods side by side in one picture of maps."""
+HEADING_WIDTH = 20
+"""Characters that fit above a map."""
 
 
 @dataclass(frozen=True)
@@ -132,8 +133,7 @@ class RankingFrames:
 
     def _blocks_of(self, ranking: Ranking) -> list[Block]:
         """The table of one ranking, its figure, and the curves behind it."""
-        caption = " ".join(filter(None, [reading(ranking), figures(ranking)]))
-        name = self._name(ranking)
+        caption, name = reading(ranking), self._name(ranking)
         title = ranking_tables.title_of(ranking)
         found: list[Block] = [
             Picture(ranking_figure(ranking, title, caption), f"ranking_{name}", caption),
@@ -179,11 +179,21 @@ class RankingFrames:
                 columns = shown[first : first + PANEL_COLUMNS]
                 caption = panel_reading(columns)
                 title = f"{ranking.setting} · in the order of {ranking.protocol}"
-                name = "_".join(
-                    ["maps", *re.findall(r"\w+", ranking.setting), str(first // PANEL_COLUMNS + 1)]
-                )
-                found.append(Picture(panel_figure(columns, title, caption), name, caption))
+                words = ["maps", *re.findall(r"\w+", ranking.setting)]
+                name = "_".join([*words, str(first // PANEL_COLUMNS + 1)])
+                headed = [(_heading(label), examples) for label, examples in columns]
+                found.append(Picture(panel_figure(headed, title, caption), name, caption))
         return [Heading("Example maps"), *found] if found else []
+
+
+def _heading(label: str) -> str:
+    """A name broken at its underscores, to fit above a map."""
+    lines = [""]
+    for word in re.findall(r"[^_]+_?", label):
+        if len(lines[-1]) + len(word) > HEADING_WIDTH and lines[-1]:
+            lines.append("")
+        lines[-1] += word
+    return "\n".join(lines)
 
 
 def _of_equal_images(columns: list[tuple[str, Examples]]) -> list[tuple[str, Examples]]:

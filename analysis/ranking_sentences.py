@@ -22,7 +22,8 @@ RANKINGS = (
     "as the worst score of all where lower is better, with the rank that follows."
 )
 STAR = (
-    f"* as the authors' code ran it (set {AS_RUN}), never pooled with the method as it should be."
+    "A star (*) marks methods exactly as the authors' code ran them (set "
+    f"{AS_RUN}); they are never pooled with the methods as published."
 )
 AGREEMENT = (
     "Kendall's tau-b between the orders in which two protocols put the methods that both rank: 1 "
@@ -67,26 +68,18 @@ def reading(ranking: Ranking) -> str:
     return f"{''.join(said)}."
 
 
-def figures(ranking: Ranking) -> str:
-    """How many explanations and images a ranking rests on."""
-    rows = ranking.ranked
-    if rows.empty:
-        return ""
-    return f"{rows['explanations'].max()} explanations of {rows['images'].max()} images."
-
-
 def agreement_sentence(setting: str, agreement: pd.DataFrame) -> str:
     """Which two protocols agree least and which most."""
     rows = agreement[agreement["setting"] == setting].dropna(subset="kendall")
     if rows.empty:
         return ""
     said = []
-    ends = {"most": rows["kendall"].idxmax(), "least": rows["kendall"].idxmin()}
-    for how, where in ends.items() if len(rows) > 1 else [("", rows.index[0])]:
-        row = rows.loc[where]
+    ordered = rows.sort_values("kendall", ascending=False, kind="stable").to_dict("records")
+    ends = [("most ", ordered[0]), ("least ", ordered[-1])] if len(rows) > 1 else [("", ordered[0])]
+    for how, row in ends:
         said.append(
-            f"{how} {row['protocol']} and {row['other']} (tau {row['kendall']:.2f}, 95 %: "
-            f"{row['kendall_low']:.2f} to {row['kendall_high']:.2f})".strip()
+            f"{how}{row['protocol']} and {row['other']} (tau {row['kendall']:.2f}, 95 %: "
+            f"{row['kendall_low']:.2f} to {row['kendall_high']:.2f})"
         )
     return f"Agreement of protocols: {'; '.join(said)}."
 

@@ -25,10 +25,19 @@ def span(low: float, high: float) -> str:
 
 def title_of(ranking: Ranking) -> str:
     """What a ranking is of."""
-    higher = ranking.methods["higher_is_better"].all()
-    return " · ".join(
-        [ranking.protocol, ranking.setting, "higher is better" if higher else "lower is better"]
-    )
+    better = "higher" if ranking.methods["higher_is_better"].all() else "lower"
+    return f"{ranking.protocol} · {ranking.setting} · {better} is better{counts_of(ranking)}"
+
+
+def counts_of(ranking: Ranking) -> str:
+    """What a ranking rests on; empty where nothing is ranked."""
+    rows = ranking.ranked
+    if rows.empty:
+        return ""
+    explanations, images = rows["explanations"].max(), rows["images"].max()
+    if explanations == images:
+        return f" · {images} images"
+    return f" · {explanations} explanations of {images} images"
 
 
 def ranking_table(ranking: Ranking) -> pd.DataFrame:

@@ -16,6 +16,8 @@ KIND = "protocol_evaluation"
 """Results that hold scores of one method on one network."""
 ROWS, CURVES = "rows.parquet", "curves.npz"
 """Where such a result keeps its scores, and the mean curves of protocols that have any."""
+FIRST = ("idsds", "sds", "ids")
+"""Protocols that stand first in reports; the others follow by name."""
 REFERENCE_LINES = ("uniform", "random", "center_gaussian", "edges")
 """Methods that look at no model: nothing that fails to beat them explains anything."""
 IMAGES = ("split", "images", "seed", "explained_class")
@@ -53,7 +55,7 @@ def evaluated(runs: Runs) -> pd.DataFrame:
         {
             "result_id": rows["result_id"],
             "start": rows["start"],
-            "subject": rows["label"].str.partition(" of ")[2],
+            "subject": rows["label"].str.extract(" of (.*)$", expand=False).fillna(""),
             "network": _nested(rows, r"network\.name"),
             "dataset": _nested(rows, r"data(set)?\.name"),
             **{name: _column(rows, name) for name in IMAGES},
@@ -83,7 +85,7 @@ def read_scores(runs: Runs, evaluated: pd.DataFrame) -> tuple[list[Scores], list
     notes: list[str] = []
     for setting, rows in evaluated.groupby("setting", sort=False):
         columns: dict[str, dict[str, tuple[pd.Series, pd.DataFrame]]] = {}
-        known = pd.Index([], dtype=object)
+        known: pd.Index = pd.Index([], dtype=object)
         for _, row in rows.iterrows():
             table = runs.table(row["result_id"], ROWS)
             if table.empty:
@@ -97,7 +99,8 @@ def read_scores(runs: Runs, evaluated: pd.DataFrame) -> tuple[list[Scores], list
                 ["protocol_key", "method_key"], observed=True
             ):
                 columns.setdefault(str(protocol), {})[str(method)] = (row, part)
-        for protocol, methods in sorted(columns.items()):
+        for protocol in sorted(columns, key=_place):
+            methods = columns[protocol]
             direction = runs.directions.get(protocol)
             if direction not in ("max", "min"):
                 notes.append(
@@ -149,6 +152,11 @@ def _method(key: str, row: pd.Series) -> dict[str, object]:
         "reference_line": attribution in REFERENCE_LINES,
         "result_id": row["result_id"],
     }
+
+
+def _place(protocol: str) -> tuple[int, str]:
+    """Where a protocol stands in reports."""
+    return (FIRST.index(protocol) if protocol in FIRST else len(FIRST)), protocol
 
 
 def _aligned(tables: Sequence[pd.DataFrame]) -> tuple[np.ndarray, np.ndarray]:

@@ -6,6 +6,8 @@ images in every resample. Letters: N explanations, I images, M methods (columns)
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 from scipy import stats
 
@@ -100,7 +102,7 @@ def interval(resampled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def rank_interval(resampled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile interval of ranks (R, M), by ranks that occur, (M,) each; NaN without resamples."""
+    """Percentile interval of ranks (R, M), by ranks that occur, (M,) each; NaN if R is 0."""
     if not len(resampled):
         return np.full(resampled.shape[1], np.nan), np.full(resampled.shape[1], np.nan)
     tail = (1 - CONFIDENCE) / 2
@@ -144,7 +146,9 @@ def paired_p_values(sums: np.ndarray, equal: float = 0.0) -> np.ndarray:
         differences = sums[:, i + 1 :] - sums[:, [i]]
         apart = np.abs(differences.mean(0)) > equal
         if apart.any():
-            found = stats.ttest_1samp(differences[:, apart], 0.0, axis=0).pvalue
+            with warnings.catch_warnings():  # differences that are all the same have p = 0
+                warnings.simplefilter("ignore", RuntimeWarning)
+                found = stats.ttest_1samp(differences[:, apart], 0.0, axis=0).pvalue
             p[i, i + 1 :][apart] = p[i + 1 :, i][apart] = found
     return p
 
