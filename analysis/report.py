@@ -22,6 +22,7 @@ from analysis.document import Block, Heading, Paragraph, Picture, Table, as_mark
 from analysis.guidance_report import GuidanceFrames
 from analysis.ranking_report import RankingFrames
 from analysis.runs import Runs, launched, load
+from analysis.sentences import SELF_CHECKS
 
 
 class Frames(Protocol):
@@ -170,6 +171,9 @@ def as_text(runs: Runs, frames: Frames) -> str:
     failures = tables.failures_table(runs)
     if len(failures):
         parts.append("NOT FINISHED\n" + tables.text(failures))
+    checks = tables.self_checks_table(runs)
+    if len(checks):
+        parts.append("SELF-CHECKS\n" + tables.text(checks))
     lines = frames.short_lines()
     parts.append("\n".join(["IN SHORT", *(textwrap.fill(line, tables.WIDTH) for line in lines)]))
     return "\n\n".join(part for part in parts if part)
@@ -190,6 +194,9 @@ def _what_was_run(runs: Runs, frames: Frames) -> list[Block]:
     failures = tables.failures_table(runs)
     if len(failures):
         found += [Paragraph("Not finished, with the reason that was recorded:"), Table(failures)]
+    checks = tables.self_checks_table(runs)
+    if len(checks):
+        found += [Heading("Self-checks"), Paragraph(SELF_CHECKS), Table(checks)]
     return found
 
 

@@ -21,6 +21,10 @@ SUMMARY = (
     "deviation over seeds, in percent. Hypervolume is that of the validation front in F1, EPG and "
     "IoU above the origin, in percent of the unit cube."
 )
+SELF_CHECKS = (
+    "Analytic identities that a method's maps must meet on a network before they are believed "
+    "there, checked on a few images of every evaluation; errors are relative."
+)
 CONTROL = (
     "Positive control, a test of the instrument: validation EPG after the last epoch at the "
     "largest lambda of the Energy loss, against lambda = 0; mean ± standard deviation over "

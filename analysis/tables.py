@@ -55,6 +55,31 @@ def failures_table(runs: Runs) -> pd.DataFrame:
     return rows[names].rename(columns={"label": "result"}).replace("", NONE)
 
 
+def self_checks_table(runs: Runs) -> pd.DataFrame:
+    """Analytic identities that maps had to meet: how many results were checked, how many hold.
+
+    Columns: identity, checked, hold, largest error (relative), results that break it.
+    """
+    found, prefix, suffix = [], "self_check.", ".error"
+    for column in sorted(map(str, runs.finished)):
+        if not (column.startswith(prefix) and column.endswith(suffix)):
+            continue
+        name = column.removeprefix(prefix).removesuffix(suffix)
+        rows = runs.finished[runs.finished[column].notna()]
+        holds = rows[f"{prefix}{name}.holds"] == 1
+        found.append(
+            {
+                "identity": name.replace("_", " "),
+                "checked": str(len(rows)),
+                "hold": str(int(holds.sum())),
+                "largest error": f"{rows[column].max():.1e}",
+                "broken by": ", ".join(rows.loc[~holds, "label"]) or NONE,
+            }
+        )
+    names = ["identity", "checked", "hold", "largest error", "broken by"]
+    return pd.DataFrame(found, columns=names)
+
+
 def fronts_table(front: pd.DataFrame, references: pd.DataFrame) -> pd.DataFrame:
     """Every member of every front below its references: validation / test, in percent."""
     rows = pd.concat([references.rename(columns={"reference": "loss"}), front])

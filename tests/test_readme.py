@@ -16,6 +16,7 @@ import trainables.losses
 import trainables.metrics
 import trainables.models  # noqa: F401  (each registers its classes)
 from data_pipelines.dataset import Dataset
+from trainables.attribution.__main__ import Look
 from trainables.attribution.attribution import Attribution
 from trainables.losses.loss import Loss
 from trainables.metrics.classification import ClassificationMetric
@@ -59,6 +60,9 @@ def test_every_other_command_runs_on_shared_data(tmp_path):
 @pytest.mark.parametrize("command", commands("sh"))
 def test_flags_of_commands_that_need_a_cluster_or_data_exist(command):
     words = shlex.split(command)
+    if words[:3] == ["python", "-m", "trainables.attribution"]:
+        tyro.cli(Look, args=words[3:])
+        return
     start = next(i for i, word in enumerate(words) if word.startswith("sweeps/"))
     module = importlib.import_module(words[start].removesuffix(".py").replace("/", "."))
     (sweep,) = (

@@ -16,6 +16,7 @@ from data_pipelines.boxes import boxes_of_class
 from data_pipelines.dataset import Dataset
 from data_pipelines.image_set import ImageSet
 from trainables.attribution.attribution import Attribution
+from trainables.attribution.identity import check_identities
 from trainables.metrics.localization import (
     BoxIou,
     Epg,
@@ -33,6 +34,8 @@ from trainables.trial import Trial
 TUNED = BoxIou(threshold="tuned")
 EXAMPLES = 6
 """Images of the panel."""
+CHECKED = 4
+"""Images on which analytic identities are checked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +120,7 @@ class AttributionEvaluation(Result):
         for epoch in epochs:
             restore(trial, self.of, summary, epoch, model)
             metrics = {"iou_threshold": threshold}
+            metrics |= self_checks(trial, model, self.attribution)
             for split in self.splits:
                 scores = score(
                     model, trial.images(split), trial.device, self.attribution, protocols
@@ -143,6 +147,26 @@ class AttributionEvaluation(Result):
 def guidance_protocols(iou_threshold: float) -> dict[str, Metric]:
     """The protocols by their keys: EPG, IoU at 0.5, IoU at the tuned threshold."""
     return {Epg().key: Epg(), BoxIou().key: BoxIou(), TUNED.key: TUNED.at(iou_threshold)}
+
+
+def self_checks(trial: Trial, model: Model, attribution: Attribution) -> dict[str, float]:
+    """Analytic identities that the method must meet on this model, on a few images.
+
+    Returns:
+        ``self_check.<identity>.error`` (relative) and ``.holds`` (1 or 0) of those that apply.
+    """
+    images = trial.images("val")
+    indices, targets = images.pairs()
+    chosen = np.unique(indices)[:CHECKED]
+    pairs = np.isin(indices, chosen)
+    batch = batch_of(model, images, trial.device, chosen, indices[pairs], targets[pairs])
+    with evaluating(model.module):
+        findings = check_identities(model, batch, [attribution])
+    return {
+        f"self_check.{finding.identity}.{what}": float(value)
+        for finding in findings
+        for what, value in (("error", finding.error), ("holds", finding.holds))
+    }
 
 
 def leave_examples(trial: Trial, model: Model, attribution: Attribution) -> None:

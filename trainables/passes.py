@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, Protocol, Self, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +47,7 @@ class Feature:
 
     def compute(self, passes: Passes) -> Tensor:
         """Row n is the output for the image of explanation n."""
-        return passes.as_maps(passes.features[self.layer])
+        return passes.as_maps(passes.output(self.layer))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,15 +104,13 @@ class Passes:
     """One model, one batch: runs, counts, remembers, frees.
 
     A context: its hooks are gone at its end, also after an exception. State what gradients will be
-    asked for
-    with ``expect`` before the first answer; a wider need after the forward is an error, not a
-    second forward.
+    asked for with ``expect`` before the first answer; a wider need after the forward is an error,
+    not a second forward.
 
     With ``create_graph`` the graph is kept for an outer backward. In training there is exactly one
-    forward and
-    each image has at most one explanation: with batch statistics a map depends on the whole batch,
-    and the
-    gradient is that of the sum over the batch (Model Guidance, section 3, and its code).
+    forward and each image has at most one explanation: with batch statistics a map depends on the
+    whole batch, and the gradient is that of the sum over the batch (Model Guidance, section 3, and
+    its code).
 
     Attributes:
         counts: image-forwards and image-backwards of the whole tree of passes.
@@ -133,7 +132,7 @@ class Passes:
         self.budget_bytes: int = parent.budget_bytes if parent else budget_bytes
         self.counts: Counts = parent.counts if parent else Counts()
         self._root: Passes = parent._root if parent else self
-        self._handles: dict[int, list[RemovableHandle]] = {}  # of the root: by model
+        self._handles = WeakKeyDictionary[nn.Module, list[RemovableHandle]]()  # of the root
         self._keep: Callable[[str, Tensor], None] | None = (
             None  # of the root: set while a forward runs
         )
@@ -143,7 +142,6 @@ class Passes:
         self._logits: Tensor | None = None  # of the rows
         self._features: dict[str, Tensor] = {}
         self._gradients: dict[Mode, dict[str, Tensor]] = {}
-        self._measure = False  # whether the forward shall say what an image costs
         self._answers: dict[Any, Any] = {}
         self.training = create_graph or model.module.training
         if self.training and Arrangement.in_rounds(batch.image_index).rounds > 1:
@@ -211,11 +209,14 @@ class Passes:
     @property
     def features(self) -> dict[str, Tensor]:
         """Outputs of all expected layers for each explanation, as the layers gave them."""
+        self._forward()
+        return {layer: self.output(layer) for layer in self._features}
+
+    def output(self, layer: str) -> Tensor:
+        """Output of one expected layer for each explanation, as the layer gave it."""
         arrangement, _ = self._forward()
-        return {
-            layer: arrangement.of_explanations(f if self.create_graph else f.detach())
-            for layer, f in self._features.items()
-        }
+        feature = self._features[layer]
+        return arrangement.of_explanations(feature if self.create_graph else feature.detach())
 
     def gradients(self, mode: Mode = "plain") -> dict[str, Tensor]:
         """Gradients at all layers expected in a mode, as the layers' outputs lie, N rows each."""
@@ -239,27 +240,42 @@ class Passes:
             return self.model.tokens.grid(outputs, (height, width))
         return outputs
 
-    def slabs(self, samples: int) -> Iterator[Slab]:
-        """The copies 0 to ``samples`` - 1 of every image, in slabs that fit the byte budget.
+    def slabs(self, samples: int, *, graph: bool = True, explained: bool = True) -> Iterator[Slab]:
+        """Copies 0 to ``samples`` - 1 of every image that is explained, within the byte budget.
+
+        Without ``graph`` only forwards will be asked of the copies: they hold less, so there are
+        more of them. Unless ``explained``, every image is copied, and no copy is explained.
 
         Each copy carries all explanations of its image. While it is unknown what an image costs,
-        the first slab has no more copies than the batch has images, and its forward measures it.
+        the first slab is a single copy, and its forward measures it; a sum over the slabs may then
+        differ in its last bits from one over full slabs.
         """
         batch = self.batch
-        device, images = batch.images.device, len(batch.images)
-        order = torch.argsort(batch.image_index, stable=True)
-        per_image = torch.bincount(batch.image_index, minlength=images)
+        device = batch.images.device
+        asked = batch.image_index if explained else batch.image_index[:0]
+        order = torch.argsort(asked, stable=True)
+        per_image = torch.bincount(asked, minlength=len(batch.images))
         first = per_image.cumsum(0) - per_image
-        start, total = 0, samples * images
+        copied = per_image.nonzero().squeeze(1)
+        if not explained:
+            copied = torch.arange(len(batch.images), device=device)
+        start, total = 0, samples * len(copied)
         while start < total:
-            cost = bytes_per_image(self.model.module, batch.images)
-            size = images if cost is None else max(1, self.budget_bytes // cost)
-            copies = torch.arange(start, min(start + size, total), device=device)
-            image = copies % images
-            times = per_image[image]
-            index = torch.repeat_interleave(torch.arange(len(copies), device=device), times)
+            cost = bytes_per_image(self.model.module, batch.images, graph=graph)
+            room = 1 if cost is None else max(1, self.budget_bytes // cost)
+            size = min(room, total - start)
+            while True:
+                copies = torch.arange(start, start + size, device=device)
+                image = copied[copies % len(copied)]
+                times = per_image[image]
+                index = torch.repeat_interleave(torch.arange(size, device=device), times)
+                rows = _most_rows(index, size) if graph else size
+                if rows <= room:
+                    break
+                size = max(1, size * room // rows)
             within = torch.arange(len(index), device=device) - (times.cumsum(0) - times)[index]
-            yield Slab(copies // images, image, index, order[first[image[index]] + within])
+            of = order[first[image[index]] + within]
+            yield Slab(copies // len(copied), image, index, of)
             start += size
 
     def on(
@@ -285,15 +301,13 @@ class Passes:
             targets=parent.targets[of],
             masks=None if parent.masks is None else parent.masks[of],
         )
-        child = Passes(model or self.model, batch, create_graph=self.create_graph, parent=self)
-        child._measure = bytes_per_image(child.model.module, images) is None
-        return child
+        return Passes(model or self.model, batch, create_graph=self.create_graph, parent=self)
 
     def _forward(self) -> tuple[Arrangement, Tensor]:
         """The one forward; the features that were expected are kept on the way."""
         if self._arrangement is not None and self._logits is not None:
             return self._arrangement, self._logits
-        if id(self.model.module) not in self._root._handles:
+        if self.model.module not in self._root._handles:
             raise RuntimeError(
                 "passes answer only inside their `with` block: their hooks live there"
             )
@@ -327,9 +341,9 @@ class Passes:
         ]
         self._root._keep = keep
         try:
-            run = (
-                partial(measured_forward, self.model.module) if self._measure else self.model.module
-            )
+            module = self.model.module
+            known = self.training or bytes_per_image(module, images) is not None
+            run = module if known else partial(measured_forward, module)
             with torch.set_grad_enabled(bool(self._needed) or self.create_graph):
                 logits: Tensor = run(images)
         finally:
@@ -373,7 +387,7 @@ class Passes:
 
     def _watch(self, model: Model) -> None:
         """Count the passes of a model, whoever calls it; each hook first keeps, then counts."""
-        if id(model.module) in self._handles:
+        if model.module in self._handles:
             return
 
         def entered(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -395,7 +409,15 @@ class Passes:
                         lambda _module, _inputs, out, depth=depth: seen(depth, out)
                     )
                 )
-        self._handles[id(model.module)] = handles
+        self._handles[model.module] = handles
+
+
+def _most_rows(image_index: Tensor, images: int) -> int:
+    """Rows of a forward about these images where a backward goes down to the input."""
+    if len(image_index) <= images:
+        return images
+    arrangement = Arrangement.cheapest(image_index, images, ["input"])
+    return images if arrangement.image is None else len(arrangement.image)
 
 
 def upsample(maps: Tensor, size: tuple[int, int], interpolation: Interpolation) -> Tensor:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from trainables.models.bcos_layers import BcosConv2d, LogitLayer, explanation_mode
 from trainables.models.bcos_norms import BatchNormUncentered2d
-from trainables.models.network import DEPTHS, Model
+from trainables.models.network import DEPTHS, Model, Tokens
+from trainables.models.timm_vit import quarters
+from trainables.models.window_net import Stage, WindowNet
 
 CLASSES = 4
 PATHS = dict(zip(DEPTHS, ("", "layer1", "layer2", "layer3", "layer4"), strict=True))
@@ -25,12 +29,13 @@ class TinyNet(nn.Module):
             stage = [nn.Conv2d(widths[k], widths[k + 1], 3, stride, padding=1, bias=bias)]
             stage += [nn.BatchNorm2d(widths[k + 1])] if norm else []
             setattr(self, f"layer{k + 1}", nn.Sequential(*stage, nn.ReLU()))
+        self.pool = nn.AdaptiveAvgPool2d(1)  # a layer, for which LRP has a rule
         self.fc = nn.Linear(widths[-1], CLASSES, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         for k in range(1, 5):
             x = getattr(self, f"layer{k}")(x)
-        return self.fc(x.mean((2, 3)))
+        return self.fc(self.pool(x).flatten(1))
 
 
 def tiny_model(
@@ -65,6 +70,54 @@ def tiny_bcos_model(seed: int = 0, *, training: bool = False) -> Model:
     return Model(
         module, PATHS, lambda images: images.double() / 255, partial(explanation_mode, module)
     )
+
+
+class TinyWindows(WindowNet):
+    """Two strided convolutions without padding: windows of 5 px, 4 px apart."""
+
+    window_px = 5
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer1 = nn.Sequential(nn.Conv2d(3, 6, 3, 2), nn.ReLU())
+        self.layer2 = nn.Sequential(nn.Conv2d(6, 7, 2, 2), nn.ReLU())
+        self.fc = nn.Linear(7, CLASSES)
+
+    def stages(self) -> Sequence[Stage]:
+        return [(self.layer1, 2), (self.layer2, 2)]
+
+
+def tiny_windows(seed: int = 0, *, training: bool = False) -> Model:
+    """A TinyWindows with random weights."""
+    depths = {"input": "", "mid1": "layer1", "final": "layer2"}
+    module = randomized(TinyWindows(), seed).train(training)
+    return Model(module, depths, lambda images: images.double() / 255)
+
+
+def vit_model(module: nn.Module, encode: Callable[[Tensor], Tensor]) -> Model:
+    """One of timm's vision transformers as a Model; its attention can be read."""
+    paths = [f"blocks.{k}" for k in range(len(module.blocks))]
+    for block in module.blocks:
+        block.attn.fused_attn = False
+    side = module.patch_embed.patch_size[0]
+    attentions = tuple(f"{path}.attn.attn_drop" for path in paths)
+    tokens = Tokens(side, module.num_prefix_tokens, tuple(paths), attentions)
+    return Model(module, quarters(len(paths)), encode, tokens=tokens)
+
+
+def tiny_vit(seed: int = 0, *, training: bool = False, **options: Any) -> Model:
+    """timm's ViT on (B, 3, 12, 12): 3 x 3 patches, four blocks, two heads; random weights.
+
+    Args:
+        seed: of the weights.
+        training: whether it is in train mode.
+        options: of timm's VisionTransformer.
+    """
+    from timm.models.vision_transformer import VisionTransformer  # only here: takes seconds
+
+    sizes = {"img_size": 12, "patch_size": 4, "embed_dim": 8, "depth": 4, "num_heads": 2}
+    module = VisionTransformer(num_classes=CLASSES, **{**sizes, "mlp_ratio": 2, **options})
+    return vit_model(randomized(module, seed).train(training), lambda images: images.double() / 255)
 
 
 def randomized(module: nn.Module, seed: int) -> nn.Module:

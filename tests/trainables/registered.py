@@ -15,13 +15,19 @@ from data_pipelines.dataset import Dataset
 from tests.trainables.scenes import BASELINE
 from trainables.attribution.attribution import Attribution
 from trainables.attribution.gradient import InputXGradient
+from trainables.attribution.identity import Identity
+from trainables.attribution.segmentation import Segmentation
+from trainables.baselines import Baseline
 from trainables.losses.loss import Loss
 from trainables.metrics.classification import ClassificationMetric
 from trainables.metrics.metric import Metric
 from trainables.models.network import Network
 from trainables.result import Result
 
-FAMILIES: list[Any] = [Dataset, Network, Attribution, Loss, Metric, ClassificationMetric, Result]
+FAMILIES: list[Any] = [
+    *(Dataset, Network, Baseline, Segmentation, Attribution, Identity),
+    *(Loss, Metric, ClassificationMetric, Result),
+]
 REQUIRED = (BASELINE.network, BASELINE.data, InputXGradient(), BASELINE)
 """What stands for the required fields of a class."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,10 +18,11 @@ from trainables.arrangement import Arrangement
 from trainables.attribution.cam import GradCam
 from trainables.attribution.gradient import InputXGradient
 from trainables.batch import Batch
+from trainables.footprint import bytes_per_image
 from trainables.guided_training import guided_step
 from trainables.losses.localization import Energy
 from trainables.models.network import DEPTHS, Model, evaluating
-from trainables.passes import Gradient, Passes, upsample
+from trainables.passes import Feature, Gradient, Passes, Slab, upsample
 
 ALL = [Gradient(layer=depth) for depth in DEPTHS]
 INDEX, TARGETS = [2, 0, 2, 2, 4, 0], [1, 0, 3, 0, 2, 3]
@@ -329,6 +332,18 @@ class TestChildren:
         alone = gradient_of(other, images, torch.tensor([1, 1]), "mid2")
         torch.testing.assert_close(gradient, alone)
 
+    def test_models_that_come_and_go_are_all_watched(self):
+        images, first = pictures(1), torch.tensor([0])
+        with Passes(tiny_model(), batch_of([0], [1])) as passes:
+            for seed in range(12):  # a new module may take the place of one that is gone
+                other = tiny_model(seed=seed)
+                with passes.on(images, image_index=first, of=first, model=other) as child:
+                    found = child.get(Gradient(layer="mid2"))
+                alone = gradient_of(other, images, torch.tensor([1]), "mid2")
+                torch.testing.assert_close(found, alone)
+                assert passes.counts.forwards == 2 * (seed + 1)
+                del other, child
+
     def test_passes_of_others_are_counted_and_change_no_answer(self):
         model, images = tiny_model(), pictures(3)
         with Passes(model, batch_of([0], [1])) as passes:
@@ -341,6 +356,134 @@ class TestChildren:
             passes.get(Gradient(layer="mid2"))
         assert passes.counts.backwards["mid2"] == 3 + 1
         assert passes.counts.backwards["mid1"] == 3
+
+
+def known_cost(model: Model, images: Tensor) -> int:
+    """Bytes of an image, measured."""
+    one = Batch.single(images[:1], torch.tensor([0]))
+    with evaluating(model.module), Passes(model, one) as passes:
+        passes.get(Gradient(layer="input"))
+    cost = bytes_per_image(model.module, images)
+    assert cost is not None
+    return cost
+
+
+def pairs(first: Tensor, second: Tensor) -> list[tuple[int, int]]:
+    return list(zip(first.tolist(), second.tolist(), strict=True))
+
+
+class TestSlabs:
+    """Perturbed copies come in pieces that fit the byte budget."""
+
+    def slabs(self, model: Model, batch: Batch, samples: int, budget_bytes: int) -> list[Slab]:
+        with Passes(model, batch, budget_bytes=budget_bytes) as passes:
+            return list(passes.slabs(samples))
+
+    @pytest.mark.parametrize("room", [1, 2, 4, 100])
+    def test_every_copy_comes_once_with_all_explanations_of_its_image(self, room):
+        model, batch = tiny_model(), batch_of(INDEX, TARGETS)
+        cost = known_cost(model, batch.images)
+        slabs = self.slabs(model, batch, 7, room * cost)
+        copies = [pair for slab in slabs for pair in pairs(slab.sample, slab.image)]
+        assert sorted(copies) == [(s, i) for s in range(7) for i in (0, 2, 4)]
+        seen = [pair for slab in slabs for pair in pairs(slab.sample[slab.index], slab.of)]
+        assert sorted(seen) == [(s, n) for s in range(7) for n in range(len(INDEX))]
+        for slab in slabs:
+            assert torch.equal(slab.image[slab.index], batch.image_index[slab.of])
+
+    @pytest.mark.parametrize("targets", [1, 4])
+    def test_a_slab_fits_the_budget_whether_images_go_in_rounds_or_are_repeated(self, targets):
+        index = [0] * targets + [1, 2, 3]  # four targets of one image, one of each other
+        model, batch = tiny_model(), batch_of(index, [k % CLASSES for k in range(len(index))])
+        cost, forwards = known_cost(model, batch.images), []
+        for room in (1, 3, 5, 8):
+            with (
+                evaluating(model.module),
+                Passes(model, batch, budget_bytes=room * cost + cost // 2) as passes,
+            ):
+                for slab in passes.slabs(5):
+                    before = passes.counts.forwards
+                    images = batch.images[slab.image]
+                    child = passes.on(images, image_index=slab.index, of=slab.of)
+                    child.get(Gradient(layer="input"))
+                    assert 1 <= passes.counts.forwards - before <= room
+                forwards.append(passes.counts.forwards)
+        if targets == 1:
+            assert forwards == [20] * 4
+        else:
+            assert max(forwards) > 20  # some were repeated
+
+    def test_the_first_is_small_while_it_is_unknown_what_an_image_costs(self):
+        model, batch = tiny_model(), batch_of([0, 1, 2], [0, 1, 2])
+        assert bytes_per_image(model.module, batch.images) is None
+        sizes = []
+        with evaluating(model.module), Passes(model, batch, budget_bytes=2**20) as passes:
+            for slab in passes.slabs(4):
+                images = batch.images[slab.image]
+                _ = passes.on(images, image_index=slab.index, of=slab.of).logits
+                sizes.append(len(slab.image))
+            assert sizes == [1, 11]
+            assert [len(slab.image) for slab in passes.slabs(4)] == [12]
+
+    def test_a_forward_of_the_batch_itself_tells_the_cost_too(self):
+        model, batch = tiny_model(), batch_of([0, 1, 2], [0, 1, 2])
+        with Passes(model, batch, budget_bytes=2**20) as passes:
+            _ = passes.logits
+            assert [len(slab.image) for slab in passes.slabs(4)] == [12]
+
+    def test_a_training_step_is_not_slowed_by_measuring(self):
+        model, batch = tiny_model(training=True), batch_of([0, 1], [0, 1])
+        with Passes(model, batch, create_graph=True) as passes:
+            _ = passes.logits
+        assert bytes_per_image(model.module, batch.images) is None
+
+    def test_there_are_none_without_explanations_or_samples(self):
+        model = tiny_model()
+        assert self.slabs(model, batch_of([], [], pictures(3)), 5, 2**20) == []
+        assert self.slabs(model, batch_of([0], [1]), 0, 2**20) == []
+
+    def test_sums_over_slabs_do_not_depend_on_the_budget(self):
+        model, batch = tiny_model(), batch_of(INDEX, TARGETS)
+        cost, found = known_cost(model, batch.images), []
+        for room in (1, 4, 100):
+            with evaluating(model.module), Passes(model, batch, budget_bytes=room * cost) as passes:
+                total = torch.zeros(len(INDEX), *batch.images.shape[1:], dtype=torch.float64)
+                for slab in passes.slabs(5):
+                    images = batch.images[slab.image] * (1 + slab.sample.view(-1, 1, 1, 1))
+                    child = passes.on(images, image_index=slab.index, of=slab.of)
+                    total.index_add_(0, slab.of, child.get(Gradient(layer="input")))
+            found.append(total)
+        torch.testing.assert_close(found[1], found[0], rtol=1e-10, atol=1e-13)
+        torch.testing.assert_close(found[2], found[0], rtol=1e-10, atol=1e-13)
+        for n, (image, target) in enumerate(zip(INDEX, TARGETS, strict=True)):
+            copies = torch.stack([batch.images[image] * (1 + s) for s in range(5)])
+            alone = gradient_of(model, copies, torch.full((5,), target), "input").sum(0)
+            torch.testing.assert_close(found[0][n], alone, rtol=1e-9, atol=1e-12)
+
+    @pytest.mark.parametrize("need", [Gradient(layer="input"), Feature(layer="final"), None])
+    def test_what_a_slab_held_is_gone_when_the_next_one_runs(self, need):
+        model, batch = tiny_model(), batch_of(INDEX, TARGETS)
+        cost = known_cost(model, batch.images)
+        held: list[weakref.ref[object]] = []
+        handle = model.module.layer2.register_forward_hook(
+            lambda _module, _inputs, out: held.append(weakref.ref(out))
+        )
+        gc.disable()  # nothing may wait for the collector of cycles
+        try:
+            with evaluating(model.module), Passes(model, batch, budget_bytes=4 * cost) as passes:
+                for slab in passes.slabs(6):
+                    assert all(ref() is None for ref in held)
+                    images = batch.images[slab.image]
+                    child = passes.on(images, image_index=slab.index, of=slab.of)
+                    held.append(weakref.ref(child))
+                    _ = child.get(need) if need else child.logits
+                    if isinstance(need, Gradient):  # the graph ends with the answer
+                        assert all(ref() is None for ref in held[:-2] + held[-1:])
+                    del child
+        finally:
+            gc.enable()
+            handle.remove()
+        assert len(held) >= 8
 
 
 class TestTraining:

@@ -85,7 +85,7 @@ class XGradCam(Cam):
     Equals grad_cam where the gradient is the same all over the plane: before global average
     pooling and a linear head.
 
-    Source: Axiom-based Grad-CAM (Fu et al., BMVC 2020), equation 8; IDSDS (Hesse et al., 2024).
+    Source: Axiom-based Grad-CAM (Fu et al., BMVC 2020); IDSDS (Hesse et al., 2024).
     """
 
     name: ClassVar[str] = "xgrad_cam"
@@ -103,7 +103,7 @@ class XGradCam(Cam):
 class LayerCam(Cam):
     """ReLU of the channels, weighted place by place by their positive gradient.
 
-    Source: LayerCAM (Jiang et al., TIP 2021), equations 5 to 7; IDSDS (Hesse et al., 2024).
+    Source: LayerCAM (Jiang et al., TIP 2021); IDSDS (Hesse et al., 2024).
     """
 
     name: ClassVar[str] = "layer_cam"

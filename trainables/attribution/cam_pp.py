@@ -20,7 +20,7 @@ class GradCamPP(Cam):
     With the score exp(logit) and a head that is linear near the feature, the p-th derivative is
     exp(logit) g^p: alpha takes the gradient's powers alone, and no further pass is needed.
 
-    Source: Grad-CAM++ (Chattopadhay et al., WACV 2018), equations 5 and 19; with
+    Source: Grad-CAM++ (Chattopadhay et al., WACV 2018), equation 19; with
     ``weights="torchcam"`` IDSDS (Hesse et al., 2024) as run.
 
     Departs: the positive factor exp(logit) of a whole map is left out; it overflows.
@@ -59,12 +59,12 @@ class SmoothGradCamPP(Cam):
     The weights come from the averages, the channels from the clean image. Without noise it equals
     grad_cam_pp. The noise depends on seed, image and sample number alone.
 
-    Source: Smooth Grad-CAM++ (Omeiza et al., 2019), section 3; IDSDS (Hesse et al., 2024): 4
+    Source: Smooth Grad-CAM++ (Omeiza et al., 2019); IDSDS (Hesse et al., 2024): 4
     samples, deviation 0.3 in the encoded space, as TorchCAM's defaults.
 
-    Departs: alpha's numerator is the second derivative, as in Grad-CAM++ (and in TorchCAM); in
-    the paper it is printed as the first, which does not reduce to Grad-CAM++ without noise. The
-    samples' factors exp(logit) are left out, as in TorchCAM.
+    Departs: alpha's numerator is the second derivative, as in Grad-CAM++ (and in TorchCAM, whose
+    authors note that the paper prints the first); with the first it would not reduce to Grad-CAM++
+    without noise. The samples' factors exp(logit) are left out, as in TorchCAM.
     """
 
     name: ClassVar[str] = "smooth_grad_cam_pp"

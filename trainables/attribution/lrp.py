@@ -14,6 +14,7 @@ from trainables.arrangement import Arrangement
 from trainables.attribution.attribution import Attribution
 from trainables.attribution.canonization.canonized import Residual, canonized
 from trainables.attribution.canonization.rules import refusal
+from trainables.footprint import bytes_per_image
 from trainables.models.network import Model
 from trainables.passes import Need, Passes
 
@@ -24,14 +25,16 @@ Composite = Literal["epsilon_gamma_box", "epsilon_plus_flat"]
 class Relevance:
     """Relevance of every input value for each explanation's logit, (N, C, H, W).
 
-    One forward of every image under zennit's hooks, one backward a round of targets.
+    One forward of every image under zennit's hooks, one backward a round of targets. ``flat``
+    shares evenly at every layer and sum, which conserves relevance whatever the weights and
+    values are: it follows the network's form alone.
     """
 
-    composite: Composite
-    gamma: float
-    epsilon: float
-    residual: Residual
-    zero_bias: bool
+    composite: Composite | Literal["flat"]
+    gamma: float = 0.0
+    epsilon: float = 1e-6
+    residual: Residual = "sum"
+    zero_bias: bool = False
 
     def compute(self, passes: Passes) -> Tensor:
         """Row n starts as the logit of target n of image n.
@@ -42,6 +45,8 @@ class Relevance:
         if passes.training:
             raise ValueError("lrp explains networks in eval mode only; call module.eval() first")
         batch, module = passes.batch, passes.model.module
+        if bytes_per_image(module, batch.images) is None:
+            _ = passes.logits  # a plain forward, from which the slabs learn what an image costs
         relevance = batch.images.new_zeros(len(batch.targets), *batch.images.shape[1:])
         composite = self._zennit(passes)
         with canonized(module, self.residual), hooked(module, composite), torch.enable_grad():
@@ -52,9 +57,13 @@ class Relevance:
 
     def _zennit(self, passes: Passes) -> Any:
         """The rules by kind of layer; the first convolution has its own."""
-        from zennit import composites  # only here: most processes never explain by LRP
+        from zennit import composites, layer, rules, types  # only here: few processes need it
 
         zero = ["bias"] if self.zero_bias else None
+        if self.composite == "flat":
+            passing, sharing = (types.Activation, types.BatchNorm), (types.AvgPool, layer.Sum)
+            evenly = (types.Linear, *sharing)
+            return composites.LayerMapComposite([(passing, rules.Pass()), (evenly, rules.Flat())])
         if self.composite == "epsilon_plus_flat":
             return composites.EpsilonPlusFlat(epsilon=self.epsilon, zero_params=zero)
         low, high = box(passes)
@@ -93,7 +102,7 @@ class Lrp(Attribution):
     residual: Residual = "sum"
     """How a residual addition shares: by value, or not at all (as the authors' code ran)."""
     zero_bias: bool = field(default=False, metadata={"short": "zero_bias"})
-    """Whether biases get no share; relevance is conserved then, which `identity` checks."""
+    """Whether biases get no share, so that relevance is conserved wherever an input is active."""
 
     def __post_init__(self) -> None:
         """Check ranges.

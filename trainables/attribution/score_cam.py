@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from trainables.attribution.answers import Answers, Score
 from trainables.attribution.cam import Cam
 from trainables.baselines import Baseline, Zero
 from trainables.models.network import Model
-from trainables.passes import Feature, Need, Passes, upsample
-
-Score = Literal["softmax", "sigmoid", "logit"]
+from trainables.passes import Feature, Need, Passes, Slab, upsample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +22,7 @@ class ScoreCam(Cam):
     A channel is upsampled and scaled to [0, 1]; the image times this mask goes through the model:
     one forward a channel and image, which serves all targets of the image.
 
-    Source: Score-CAM (Wang et al., CVPRW 2020), definitions 1 to 3 and algorithm 1.
+    Source: Score-CAM (Wang et al., CVPRW 2020), algorithm 1.
 
     Departs: a constant channel has no scale; its mask is zero, as in TorchCAM and grad-cam (the
     authors' code leaves it out).
@@ -33,12 +32,12 @@ class ScoreCam(Cam):
 
     channel_softmax: bool = True
     """Whether a softmax over the channels makes the weights sum to 1 (algorithm 1, TorchCAM,
-    grad-cam). The authors' code, and definition 3, weight by the scores themselves."""
+    grad-cam). The authors' code weights by the scores themselves."""
     score: Score = "logit"
     """What the model says of the target: its logit (TorchCAM, grad-cam), its probability after a
     softmax over the classes, as in the authors' code, or by itself (sigmoid)."""
     baseline: Baseline | None = field(default_factory=Zero)
-    """Image whose score is subtracted: the increase of definition 1; None subtracts nothing, as
+    """Image whose score is subtracted: the increase of confidence; None subtracts nothing, as
     the authors' code. It drops out of the softmax over the channels, and is not run for it."""
     channels: int | None = None
     """How many channels are tried, those that vary most (Faster-ScoreCAM, in tf-keras-vis); None:
@@ -57,92 +56,59 @@ class ScoreCam(Cam):
     def activation_map(self, passes: Passes) -> Tensor:
         """ReLU(sum over d of w_d F_d), w = softmax over d of the masked images' scores."""
         feature = passes.feature(self.layer)
-        masked = passes.get(MaskedScores(layer=self.layer, channels=self.channels))
-        scores = masked.of_kind(self.score)
+        channel, masked = passes.get(MaskedAnswers(layer=self.layer, channels=self.channels))
+        scores = masked.scores(self.score)
         if self.channel_softmax:
             weights = scores.softmax(1)
         elif self.baseline is None:
             weights = scores
         else:
-            weights = scores - passes.get(BaselineScores(self.baseline)).of_kind(self.score)
-        tried = feature.take_along_dim(masked.channel[:, :, None, None], dim=1)
+            unmasked = passes.get(BaselineAnswers(baseline=self.baseline))
+            weights = scores - unmasked.scores(self.score)
+        tried = feature.take_along_dim(channel[:, :, None, None], dim=1)
         return (weights[:, :, None, None] * tried).sum(1).relu()
 
 
-@dataclass(frozen=True, eq=False)
-class Scores:
-    """Scores of the targets on some copies of their images.
-
-    Attributes:
-        channel: the channel behind each copy, (N, D).
-        logits: of the target, (N, D).
-        log_probabilities: of the target after a softmax over the classes, (N, D).
-    """
-
-    channel: Tensor
-    logits: Tensor
-    log_probabilities: Tensor
-
-    def of_kind(self, score: Score) -> Tensor:
-        """The scores asked for, (N, D)."""
-        if score == "softmax":
-            return self.log_probabilities.exp()
-        return self.logits.sigmoid() if score == "sigmoid" else self.logits
-
-
 @dataclass(frozen=True, kw_only=True)
-class MaskedScores:
-    """`Scores` of each image behind each of its channels as a mask."""
+class MaskedAnswers:
+    """The channels that serve as masks for each explanation, (N, D), and the `Answers` to them."""
 
     layer: str
     channels: int | None = None
 
-    def compute(self, passes: Passes) -> Scores:
-        """Reduced slab by slab to the targets' scores."""
+    def compute(self, passes: Passes) -> tuple[Tensor, Answers]:
+        """One forward a channel and image, reduced slab by slab to the targets' answers."""
         batch, feature = passes.batch, passes.feature(self.layer)
         size = (batch.images.shape[2], batch.images.shape[3])
         count = min(self.channels or feature.shape[1], feature.shape[1])
         varied = feature.flatten(2).std(2, correction=0)
         order = varied.argsort(dim=1, descending=True, stable=True)[:, :count].sort(1).values
-        logits, log_probabilities = feature.new_zeros(2, len(feature), count)
-        if not len(feature):
-            return Scores(order, logits, log_probabilities)
-        # an explanation of each image, to find its channels; an image without any borrows them
+        # an explanation of each image, to find its channels; copies are of explained images only
         number = torch.arange(len(feature), device=feature.device)
         row = torch.zeros(len(batch.images), dtype=torch.long, device=feature.device)
         row = row.scatter_reduce(0, batch.image_index, number, "amin", include_self=False)
-        channel = order[row]
-        for slab in passes.slabs(count):
-            masks = feature[row[slab.image], channel[slab.image, slab.sample]]
-            masks = upsample(masks, size, "bilinear")
+
+        def behind_a_channel(slab: Slab) -> Tensor:
+            which = row[slab.image]
+            masks = upsample(feature[which, order[which, slab.sample]], size, "bilinear")
             masks = masks - masks.amin((1, 2), keepdim=True)
             highest = masks.amax((1, 2), keepdim=True)
             masks = torch.where(highest == 0, 0, masks / highest)
-            child = passes.on(
-                batch.images[slab.image] * masks[:, None], image_index=slab.index, of=slab.of
-            )
-            place, said = (slab.of, slab.sample[slab.index]), targets_of(child)
-            logits[place], log_probabilities[place] = said
-        return Scores(channel[batch.image_index], logits, log_probabilities)
+            return batch.images[slab.image] * masks[:, None]
+
+        answers = Answers.of_copies(passes, count, behind_a_channel)
+        return order[row[batch.image_index]], answers
 
 
-@dataclass(frozen=True)
-class BaselineScores:
-    """`Scores` of the baseline of each explanation's image, one column."""
+@dataclass(frozen=True, kw_only=True)
+class BaselineAnswers:
+    """`Answers` for the baseline of each explanation's image, one column."""
 
     baseline: Baseline
 
-    def compute(self, passes: Passes) -> Scores:
+    def compute(self, passes: Passes) -> Answers:
         """One forward an image."""
         batch = passes.batch
         each = torch.arange(len(batch.targets), device=batch.targets.device)
         child = passes.on(self.baseline.images(batch), image_index=batch.image_index, of=each)
-        logits, log_probabilities = (said[:, None] for said in targets_of(child))
-        return Scores(torch.zeros_like(logits, dtype=torch.long), logits, log_probabilities)
-
-
-def targets_of(passes: Passes) -> tuple[Tensor, Tensor]:
-    """Logit of each explanation's target, and its logarithm after a softmax, each (N,)."""
-    index, targets = passes.batch.image_index, passes.batch.targets
-    logits = passes.logits
-    return logits[index, targets], logits.log_softmax(1)[index, targets]
+        return Answers.of_images(child)

@@ -165,8 +165,9 @@ class BcosConv2d(Dynamic):
         conv = self.linear
         squares = x.square().unflatten(1, (conv.groups, -1)).sum(2)
         if conv.kernel_size != (1, 1) or conv.stride != (1, 1):
+            padding = (int(conv.padding[0]), int(conv.padding[1]))
             squares = functional.avg_pool2d(
-                squares, conv.kernel_size, conv.stride, conv.padding, divisor_override=1
+                squares, conv.kernel_size, conv.stride, padding, divisor_override=1
             )
         norm = (squares + 1e-6).sqrt()
         return norm if conv.groups == 1 else norm.repeat_interleave(channels // conv.groups, 1)

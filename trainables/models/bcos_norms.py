@@ -81,7 +81,7 @@ class Norm(Dynamic):
         self.weight = nn.Parameter(torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        variance, mean = torch.var_mean(x, self.dimensions, correction=0, keepdim=True)
+        variance, mean = torch.var_mean(x, tuple(self.dimensions), correction=0, keepdim=True)
         weight = self.weight.view(-1, *(1,) * (-self.channel - 1))
         x = x - mean if self.centered else x
         return mul((variance + self.eps).rsqrt(), x, self) * weight

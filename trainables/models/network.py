@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -75,6 +75,28 @@ class Model:
         raise ValueError(
             f"unknown layer {layer!r}; known depths: {', '.join(self.depths)}; any module path "
             "is a layer too"
+        )
+
+    def with_probabilities(self) -> Model:
+        """The model whose outputs are probabilities: attributions then explain those.
+
+        Every layer keeps its depth name; module paths gain the prefix ``0.``. The parameters are
+        shared.
+
+        Source: IDSDS (Hesse et al., 2024), attribution after the softmax.
+        """
+        tokens = self.tokens and replace(
+            self.tokens,
+            blocks=tuple(f"0.{path}" for path in self.tokens.blocks),
+            attentions=tuple(f"0.{path}" for path in self.tokens.attentions),
+        )
+        module = nn.Sequential(self.module, nn.Softmax(dim=1))
+        module.training = self.module.training  # train() would set the parts' modes, too
+        return replace(
+            self,
+            module=module,
+            depths={depth: path and f"0.{path}" for depth, path in self.depths.items()},
+            tokens=tokens,
         )
 
 

@@ -17,9 +17,11 @@ from tests.trainables.attribution.idsds_golden import (
 from tests.trainables.networks import PATHS, gradient_of, pictures, tiny_model
 from trainables.attribution.attribution import Attribution
 from trainables.attribution.cam import Cam, GradCam, LayerCam, XGradCam
+from trainables.attribution.cam_pp import GradCamPP, SmoothGradCamPP
 from trainables.attribution.gradient import InputXGradient
+from trainables.attribution.score_cam import ScoreCam
 from trainables.batch import Batch
-from trainables.models.network import DEPTHS, Model, evaluating
+from trainables.models.network import DEPTHS, Model, Tokens, evaluating
 from trainables.models.small_resnet import SmallResNet
 from trainables.passes import Passes
 
@@ -217,3 +219,52 @@ class TestSuit:
 
     def test_the_family_itself_is_no_method(self):
         assert Cam not in Attribution.registered.values()
+
+
+class Mixer(nn.Module):
+    """A class token and 3x3 patches of 4 px; two blocks that mix tokens; the class token's head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 5, 4, stride=4)
+        self.block1, self.block2 = (nn.Linear(5, 5) for _ in range(2))
+        self.head = nn.Linear(5, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.patches(x).flatten(2).transpose(1, 2)
+        tokens = torch.cat([torch.ones_like(tokens[:, :1]), tokens], 1)
+        for block in (self.block1, self.block2):
+            tokens = block(tokens + tokens.softmax(1).mul(tokens).sum(1, keepdim=True))
+        return self.head(tokens[:, 0])
+
+
+class TestTokens:
+    """The grid of a transformer's tokens is a plane as good as any."""
+
+    METHODS = (
+        GradCam(layer="block1", relu=False),
+        XGradCam(layer="block1"),
+        LayerCam(layer="block1"),
+        GradCamPP(layer="block1"),
+        SmoothGradCamPP(layer="block1"),
+        ScoreCam(layer="block1"),
+    )
+
+    def model(self) -> Model:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            module = Mixer().double().eval()
+        tokens = Tokens(patch_px=4, prefix=1, blocks=("block1", "block2"), attentions=())
+        return Model(module, {"input": ""}, lambda images: images.double(), tokens=tokens)
+
+    @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.key)
+    def test_maps_are_finite_and_as_large_as_the_grid(self, method):
+        method.suit(self.model())
+        maps = maps_of(method, self.model())
+        assert maps.shape == (4, 3, 3)
+        assert torch.isfinite(maps).all()
+        assert maps.abs().max() > 0
+
+    def test_behind_the_last_block_only_the_class_token_counts(self):
+        for cls in (GradCam, XGradCam, LayerCam, GradCamPP, SmoothGradCamPP):
+            assert maps_of(cls(layer="block2"), self.model()).abs().max() == 0

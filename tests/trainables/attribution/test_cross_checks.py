@@ -83,6 +83,13 @@ class TestCaptum:
         images = pictures(4).requires_grad_()
         close(ours(name), theirs(tiny_model().module, images))
 
+    def test_occlusion_of_the_logit(self):
+        theirs = captum.attr.Occlusion(tiny_model().module).attribute(
+            pictures(4), (3, 4, 4), strides=(3, 3, 3), target=TARGETS
+        )
+        maps = ours("occlusion", window_px=4, stride_px=3, score="logit")
+        close(maps, theirs.mean(1), 1e-6)  # captum averages in float32
+
     @each_layer
     @pytest.mark.parametrize("relu", [False, True])
     def test_grad_cam_which_is_signed_there_by_default(self, layer, relu):

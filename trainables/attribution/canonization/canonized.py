@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from trainables.attribution.canonization.form import FORMS, forward_name
+from trainables.attribution.canonization.form import FORMS, Add, Forward, forward_name
 from trainables.attribution.canonization.norm import NORMS, merged, merges
 
 Residual = Literal["sum", "duplicate"]
@@ -35,9 +35,13 @@ def canonized(module: nn.Module, residual: Residual = "sum") -> Iterator[None]:
         for block in list(module.modules()):
             if forward_name(block) in FORMS:
                 add = operator.add if residual == "duplicate" else _addition_of(block, undo)
-                form = FORMS[forward_name(block)]
-                _set_forward(block, partial(form, block, add=add), undo)
+                _set_forward(block, partial(_run, FORMS[forward_name(block)], block, add), undo)
         yield
+
+
+def _run(form: Forward, block: nn.Module, add: Add, x: Tensor) -> Tensor:
+    """The form's forward as one of the input alone."""
+    return form(block, x, add)
 
 
 def _merge(linear: Any, norm: Any, undo: ExitStack) -> None:

@@ -46,13 +46,22 @@ def _merges_in(part: nn.Module) -> list[tuple[str, str]]:
     if part not in _known or _known[part][0] != kinds:
         graph = traced(part)
         steps = [node for node in graph.nodes if node.op == "call_module"] if graph else []
-        pairs = [(node.args[0], node) for node in steps if node.args and node.args[0] in steps]
-        _known[part] = kinds, [
-            (str(linear.target), str(norm.target))
-            for linear, norm in pairs
-            if _can_merge(part, str(linear.target), str(norm.target)) and len(linear.users) == 1
+        pairs = [
+            (last_of(part, str(node.args[0].target)), str(node.target))
+            for node in steps
+            if node.args and node.args[0] in steps and len(node.args[0].users) == 1
         ]
+        _known[part] = kinds, [pair for pair in pairs if _can_merge(part, *pair)]
     return _known[part][1]
+
+
+def last_of(part: nn.Module, path: str) -> str:
+    """The layer below a path that gives its output: that itself, or the last of a sequence."""
+    layer = part.get_submodule(path)
+    while isinstance(layer, nn.Sequential) and len(layer):
+        (name, layer) = list(layer.named_children())[-1]
+        path = f"{path}.{name}"
+    return path
 
 
 def _can_merge(part: nn.Module, linear: str, norm: str) -> bool:

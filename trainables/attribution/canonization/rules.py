@@ -17,9 +17,9 @@ IDLE = (nn.Identity, nn.Flatten, nn.Unflatten, nn.modules.dropout._DropoutNd)
 IDLE_ELSEWHERE = {"timm.layers.drop.DropPath"}
 """What does nothing in eval mode, or only reshapes."""
 STEPS = {
-    torch.flatten, functional.relu, torch.relu, functional.max_pool2d, functional.dropout,
+    torch.flatten, functional.max_pool2d, functional.dropout,
     torch._assert, operator.eq, operator.getitem,
-    "flatten", "view", "reshape", "squeeze", "contiguous", "relu", "size",
+    "flatten", "view", "reshape", "squeeze", "contiguous", "size",
 }  # fmt: skip
 """Calls between layers whose gradient is the rule: relevance goes where the value came from."""
 

@@ -6,6 +6,12 @@ import inspect
 
 from torch import fx, nn
 
+UNTRACEABLE = (
+    *(fx.proxy.TraceError, TypeError, ValueError, RuntimeError),
+    *(AttributeError, LookupError),
+)
+"""How a forward fails on stand-ins for tensors."""
+
 
 class _OneLevel(fx.Tracer):
     """Every module below the traced one counts as one step."""
@@ -26,5 +32,5 @@ def traced(module: nn.Module) -> fx.Graph | None:
     }
     try:
         return _OneLevel().trace(module, concrete_args=given or None)
-    except Exception:  # a forward may fail in any way on stand-ins for tensors
+    except UNTRACEABLE:
         return None

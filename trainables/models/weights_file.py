@@ -1,0 +1,114 @@
+"""Weights from outside: a checkpoint file fills a network, or is refused with the reason."""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")
+"""Names under which training scripts put the weights among other things."""
+PREFIXES = ("module.", "model.", "_orig_mod.")
+"""What DataParallel, wrapping modules and torch.compile put before every name."""
+
+
+def load_network_weights(module: nn.Module, path: str | Path) -> None:
+    """Fill the module from a file: safetensors, or what ``torch.save`` wrote.
+
+    Nothing in the file is executed: torch files are read with ``weights_only``, and there is no
+    other way. The weights may lie under ``state_dict`` or the like, and all their names may begin
+    with ``module.`` or the like. Counts of batches (of batch norms) may be missing, as in files of
+    before 2018. The module is changed only if everything fits.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file holds no weights, holds more than weights, or does not fit; every
+            missing, unknown and misshapen tensor is named.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such checkpoint file")
+    expected = module.state_dict()
+    found = without_prefixes(weights_among(read(path), path), expected)
+    missing = [
+        key
+        for key in expected
+        if key not in found and key.rpartition(".")[2] != "num_batches_tracked"
+    ]
+    unknown = [key for key in found if key not in expected]
+    misshapen = [
+        f"{key} {tuple(found[key].shape)} for {tuple(tensor.shape)}"
+        for key, tensor in expected.items()
+        if key in found and found[key].shape != tensor.shape
+    ]
+    reasons = {"missing": missing, "unknown": unknown, "other shapes": misshapen}
+    if any(reasons.values()):
+        raise ValueError(
+            f"{path} does not fit {type(module).__name__}: "
+            + "; ".join(f"{what}: {', '.join(keys)}" for what, keys in reasons.items() if keys)
+        )
+    module.load_state_dict(expected | found)
+
+
+def read(path: Path) -> Any:
+    """What the file holds, its tensors in memory.
+
+    Raises:
+        ValueError: it cannot be read without executing something, or at all.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        with torch.serialization.safe_globals([argparse.Namespace]):  # flags, beside the weights
+            return torch.load(path, map_location=in_memory, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path}: more than weights, which is not read from files "
+            f"({str(error).splitlines()[0]}); save the network's state_dict alone, best as "
+            "safetensors"
+        ) from error
+    except (SafetensorError, RuntimeError, EOFError, KeyError, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{path}: neither safetensors nor a torch file ({reason})") from error
+
+
+def in_memory(storage: Any, location: str) -> Any:
+    """Leave a storage where reading put it, wherever it was saved."""
+    return storage
+
+
+def weights_among(content: Any, path: Path) -> Mapping[str, Tensor]:
+    """The weights, taken out of what a training script stored around them.
+
+    Raises:
+        ValueError: there are none.
+    """
+    while isinstance(content, Mapping):
+        if content and all(isinstance(value, Tensor) for value in content.values()):
+            return content
+        inside = next((w for w in WRAPPERS if isinstance(content.get(w), Mapping)), None)
+        if inside is None:
+            break
+        content = content[inside]
+    held = ", ".join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
+    raise ValueError(
+        f"{path} holds no weights by name, also not under {', '.join(WRAPPERS)}; it holds {held}"
+    )
+
+
+def without_prefixes(found: Mapping[str, Tensor], expected: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The weights by the network's names, without what stands before all names in the file."""
+    named = dict(found)
+    while named and not named.keys() & expected.keys():
+        prefix = next((p for p in PREFIXES if all(key.startswith(p) for key in named)), None)
+        if prefix is None:
+            return named
+        named = {key.removeprefix(prefix): tensor for key, tensor in named.items()}
+    return named
