@@ -46,7 +46,7 @@ def ranking_figure(ranking: Ranking, title: str, caption: str) -> Figure:
         ax.hlines(place, row["low"], row["high"], color=DOT, lw=1.8, zorder=3)
         ax.plot(row["mean"], place, "o", color=DOT, mfc=DOT if ranked else "white", zorder=4)
     ax.set_yticks(range(len(rows)), rows["label"], fontsize=9)
-    ax.set_ylim(len(rows) - 0.5, -0.5)
+    ax.set_ylim(max(1, len(rows)) - 0.5, -0.5)
     handles: list[Line2D | Patch] = [
         Line2D([], [], color=DOT, marker="o", lw=1.8, label="mean, 95 % over images"),
         Patch(color="#eeeeee", label="ground changes where a tie group ends"),

@@ -15,7 +15,8 @@ from analysis.tables import percent
 RANKINGS = (
     "Means over the explanations that are defined for every ranked method, the best first; a "
     f"method that is defined on less than {percent(LEAST_DEFINED, 0)} % is not ranked. Intervals "
-    f"hold 95 % of {RESAMPLES} draws of the images, with all explanations of an image together. "
+    f"(of ranks: range) hold 95 % of {RESAMPLES} draws of the images, with all explanations of an "
+    "image together. "
     "Methods of one tie group are not told apart from its best (Student's paired test over "
     f"images, {percent(ALPHA, 0)} %, Holm-corrected for all pairs). Reference lines look at no "
     "model and have no rank. Where scores are undefined, the last column counts them as 0, or "

@@ -48,12 +48,12 @@ def ranking_table(ranking: Ranking) -> pd.DataFrame:
         {
             "setting": title_of(ranking),
             "rank": rows["rank"].map(number),
-            "rank 95 %": [_ranks(low, high) for low, high in reach],
+            "range": [_ranks(low, high) for low, high in reach],
             "method": rows["label"].where(~rows["reference_line"], rows["label"] + " (reference)"),
             "mean": rows["mean"].map(score),
             "mean 95 %": [span(*ends) for ends in zip(rows["low"], rows["high"], strict=True)],
             "tie": rows["group"].map(number),
-            "def. %": rows["defined_fraction"].map(percent),
+            "% def": rows["defined_fraction"].map(percent),
         }
     )
     if (rows["defined_fraction"] < 1).any():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
+import trainables.attribution  # noqa: F401  (registers the methods)
 from analysis.paper_tables import (
     AS_RUN,
     NAMES,
@@ -18,6 +19,8 @@ from analysis.paper_tables import (
     paper_name,
     published,
 )
+from trainables.attribution.sets import idsds_as_run
+from trainables.result import parameters
 
 
 def test_numbers_have_the_rank_correlations_that_the_tables_have() -> None:
@@ -56,11 +59,8 @@ def test_methods_with_their_own_network_have_one_number() -> None:
 
 
 def test_each_method_of_the_set_is_known_by_its_parameters() -> None:
-    sets = pytest.importorskip("trainables.attribution.sets")
-    from trainables.result import parameters
-
     found = []
-    for method in sets.idsds_as_run():
+    for method in idsds_as_run():
         said = parameters(method)
         flags = [said.get(name) == "True" for name in ("absolute", "squared")]
         found.append(
