@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import report
+from analysis import document, report
 from analysis.guidance_report import GuidanceFrames
 from analysis.ranking_report import RankingFrames
 from analysis.ranking_sentences import reading
 from analysis.runs import Runs
+
+
+@pytest.fixture(scope="module", autouse=True)
+def coarse_pictures() -> Iterator[None]:
+    """Pictures are drawn with few dots: quick."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(document, "DPI", 20)
+        yield
 
 
 @pytest.fixture(scope="module")
