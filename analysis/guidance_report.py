@@ -67,56 +67,53 @@ class GuidanceFrames:
             f"guidance_{f.name}": getattr(self, f.name) for f in fields(self) if f.name != "guided"
         }
 
+    def blocks(self, runs: Runs) -> list[Block]:
+        """The sections on guidance, in the order of the questions a reader asks."""
+        if self.candidates.empty:
+            return []
+        return [
+            Heading("Fronts"),
+            *_fronts(self),
+            Heading("What each loss reaches"),
+            Paragraph(SUMMARY),
+            Table(tables.summary_table(self.summary)),
+            Heading("Does guidance move what it guides?"),
+            Paragraph(CONTROL),
+            Table(tables.control_table(self.control)),
+            Heading("What the paper says, and what these runs show"),
+            Paragraph(PAPER),
+            Table(tables.claims_table(self.claims)),
+            Table(tables.claim_seeds_table(self.claim_seeds), folded="Seed by seed"),
+            *_panels(runs, self),
+            Heading("Every Pareto-dominant model"),
+            Paragraph(FRONTS),
+            Table(
+                tables.fronts_table(self.front, self.references),
+                folded=f"{len(self.front)} models of {len(self.candidates)} epochs",
+            ),
+        ]
 
-def blocks(runs: Runs, frames: GuidanceFrames) -> list[Block]:
-    """The sections on guidance, in the order of the questions a reader asks."""
-    if frames.candidates.empty:
-        return []
-    return [
-        Heading("Fronts"),
-        *_fronts(frames),
-        Heading("What each loss reaches"),
-        Paragraph(SUMMARY),
-        Table(tables.summary_table(frames.summary)),
-        Heading("Does guidance move what it guides?"),
-        Paragraph(CONTROL),
-        Table(tables.control_table(frames.control)),
-        Heading("What the paper says, and what these runs show"),
-        Paragraph(PAPER),
-        Table(tables.claims_table(frames.claims)),
-        Table(tables.claim_seeds_table(frames.claim_seeds), folded="Seed by seed"),
-        *_panels(runs, frames),
-        Heading("Every Pareto-dominant model"),
-        Paragraph(FRONTS),
-        Table(
-            tables.fronts_table(frames.front, frames.references),
-            folded=f"{len(frames.front)} models of {len(frames.candidates)} epochs",
-        ),
-    ]
+    def terminal(self) -> str:
+        """The tables of the report for a terminal of 100 columns."""
+        if self.candidates.empty:
+            return ""
+        parts = [
+            ("Pareto-dominant models", FRONTS, tables.fronts_table(self.front, self.references)),
+            ("What each loss reaches", SUMMARY, tables.summary_table(self.summary)),
+            ("Does guidance move what it guides?", CONTROL, tables.control_table(self.control)),
+            ("What the paper says", PAPER, tables.claims_table(self.claims)),
+        ]
+        texts = [
+            "\n".join([title.upper(), textwrap.fill(note, tables.WIDTH), "", tables.text(table)])
+            for title, note, table in parts
+        ]
+        return "\n\n".join(texts)
 
-
-def terminal(frames: GuidanceFrames) -> str:
-    """The tables of the report for a terminal of 100 columns."""
-    if frames.candidates.empty:
-        return ""
-    parts = [
-        ("Pareto-dominant models", FRONTS, tables.fronts_table(frames.front, frames.references)),
-        ("What each loss reaches", SUMMARY, tables.summary_table(frames.summary)),
-        ("Does guidance move what it guides?", CONTROL, tables.control_table(frames.control)),
-        ("What the paper says", PAPER, tables.claims_table(frames.claims)),
-    ]
-    texts = [
-        "\n".join([title.upper(), textwrap.fill(note, tables.WIDTH), "", tables.text(table)])
-        for title, note, table in parts
-    ]
-    return "\n\n".join(texts)
-
-
-def short_lines(frames: GuidanceFrames) -> list[str]:
-    """What follows, a sentence each: the positive control and the paper's claims."""
-    if frames.candidates.empty:
-        return [NO_FRONT]
-    return [control_sentence(frames.control), *claim_sentences(frames.claims)]
+    def short_lines(self) -> list[str]:
+        """What follows, a sentence each: the positive control and the paper's claims."""
+        if self.candidates.empty:
+            return [NO_FRONT]
+        return [control_sentence(self.control), *claim_sentences(self.claims)]
 
 
 def _fronts(frames: GuidanceFrames) -> list[Block]:

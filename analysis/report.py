@@ -10,16 +10,59 @@ import textwrap
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
+import pandas as pd
 import tyro
 from platformdirs import user_data_path
 
-from analysis import guidance_report, tables
+from analysis import scores, tables
 from analysis.address import Unavailable, default_tracking_uri, redacted
 from analysis.document import Block, Heading, Paragraph, Picture, Table, as_markdown, as_page
 from analysis.guidance_report import GuidanceFrames
+from analysis.ranking_report import RankingFrames
 from analysis.runs import Runs, launched, load
 from analysis.sentences import SELF_CHECKS
+
+
+class Frames(Protocol):
+    """Everything that is computed from runs of one kind, and how it is shown."""
+
+    def csvs(self) -> dict[str, pd.DataFrame]:
+        """The frames by the names of their files."""
+        ...
+
+    def blocks(self, runs: Runs) -> list[Block]:
+        """The sections of the report; none if there is nothing to show."""
+        ...
+
+    def terminal(self) -> str:
+        """The tables for a terminal; empty if there are none."""
+        ...
+
+    def short_lines(self) -> list[str]:
+        """What follows, a sentence each."""
+        ...
+
+
+@dataclass(frozen=True)
+class Both:
+    """Frames of two kinds, one below the other."""
+
+    first: Frames
+    then: Frames
+
+    def csvs(self) -> dict[str, pd.DataFrame]:
+        return self.first.csvs() | self.then.csvs()
+
+    def blocks(self, runs: Runs) -> list[Block]:
+        return [*self.first.blocks(runs), *self.then.blocks(runs)]
+
+    def terminal(self) -> str:
+        return "\n\n".join(filter(None, [self.first.terminal(), self.then.terminal()]))
+
+    def short_lines(self) -> list[str]:
+        return [*self.first.short_lines(), *self.then.short_lines()]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +89,7 @@ class Report:
         out = (
             self.out or user_data_path("attribution-sweeps") / "reports" / self.experiment
         ).resolve()
-        frames = GuidanceFrames.of(runs)
+        frames = frames_of(runs)
         paths = write_files(runs, frames, out)
         print(as_text(runs, frames))
         print()
@@ -74,7 +117,16 @@ def write(
         Unavailable: the store does not answer, the experiment is unknown, or nothing has finished.
     """
     runs = finished_runs(experiment, tracking_uri, result_ids)
-    return write_files(runs, GuidanceFrames.of(runs), out_dir)
+    return write_files(runs, frames_of(runs), out_dir)
+
+
+def frames_of(runs: Runs) -> Frames:
+    """What the runs can be asked: rankings of methods, fronts of guided trainings, or both."""
+    kinds = set(runs.runs["kind"])
+    if scores.KIND not in kinds:
+        return GuidanceFrames.of(runs)
+    ranking = RankingFrames.of(runs)
+    return Both(GuidanceFrames.of(runs), ranking) if "guided_training" in kinds else ranking
 
 
 def finished_runs(
@@ -97,11 +149,11 @@ def finished_runs(
     return runs
 
 
-def write_files(runs: Runs, frames: GuidanceFrames, out_dir: Path) -> list[Path]:
+def write_files(runs: Runs, frames: Frames, out_dir: Path) -> list[Path]:
     """Write all files of the report; the page last, so that it is there only if all is."""
     out_dir.mkdir(parents=True, exist_ok=True)
     title = f"{runs.experiment}: report"
-    blocks: list[Block] = [*_what_was_run(runs, frames), *guidance_report.blocks(runs, frames)]
+    blocks: list[Block] = [*_what_was_run(runs, frames), *frames.blocks(runs)]
     pngs = {block.name: block.png() for block in blocks if isinstance(block, Picture)}
     contents = {f"{name}.png": png for name, png in pngs.items()}
     for name, frame in {"runs": runs.runs, **frames.csvs()}.items():
@@ -113,21 +165,21 @@ def write_files(runs: Runs, frames: GuidanceFrames, out_dir: Path) -> list[Path]
     return [out_dir / name for name in reversed(contents)]
 
 
-def as_text(runs: Runs, frames: GuidanceFrames) -> str:
+def as_text(runs: Runs, frames: Frames) -> str:
     """The report for a terminal; what matters most stands last, above the prompt."""
-    parts = [guidance_report.terminal(frames), "RESULTS\n" + tables.text(tables.counts_table(runs))]
+    parts = [frames.terminal(), "RESULTS\n" + tables.text(tables.counts_table(runs))]
     failures = tables.failures_table(runs)
     if len(failures):
         parts.append("NOT FINISHED\n" + tables.text(failures))
     checks = tables.self_checks_table(runs)
     if len(checks):
         parts.append("SELF-CHECKS\n" + tables.text(checks))
-    lines = guidance_report.short_lines(frames)
+    lines = frames.short_lines()
     parts.append("\n".join(["IN SHORT", *(textwrap.fill(line, tables.WIDTH) for line in lines)]))
     return "\n\n".join(part for part in parts if part)
 
 
-def _what_was_run(runs: Runs, frames: GuidanceFrames) -> list[Block]:
+def _what_was_run(runs: Runs, frames: Frames) -> list[Block]:
     where = f"Experiment {runs.experiment} at {redacted(runs.tracking_uri)}"
     counts = f"{len(runs.runs)} results, {len(runs.finished)} of them finished"
     found: list[Block] = [
@@ -135,7 +187,7 @@ def _what_was_run(runs: Runs, frames: GuidanceFrames) -> list[Block]:
             f"{where}: {counts}; newest run {runs.runs['started'].max():%Y-%m-%d %H:%M} UTC."
         ),
         Heading("In short"),
-        *(Paragraph(line) for line in guidance_report.short_lines(frames)),
+        *(Paragraph(line) for line in frames.short_lines()),
         Heading("What was run"),
         Table(tables.counts_table(runs)),
     ]

@@ -7,14 +7,15 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
@@ -49,6 +50,8 @@ class Runs:
     history: pd.DataFrame
     """One row per logged value: result_id, split (train, val, test), metric, step (epoch, from 1),
     value. A step that was logged twice counts once, with the value of the later time."""
+    directions: Mapping[str, str] = field(default_factory=dict)
+    """Which way each metric key is better, ``max`` or ``min``, as the newest run that says so."""
 
     @property
     def finished(self) -> pd.DataFrame:
@@ -67,12 +70,25 @@ class Runs:
 
     def arrays(self, result_id: str, artifact: str) -> dict[str, np.ndarray]:
         """The arrays of an ``.npz`` artifact of a result, by name; {} without such an artifact."""
-        (run_id,) = self.runs.loc[self.runs["result_id"] == result_id, "run_id"]
-        content = _artifact(MlflowClient(self.tracking_uri), run_id, artifact)
+        content = self._content(result_id, artifact)
         if content is None:
             return {}
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             return dict(arrays)
+
+    def table(self, result_id: str, artifact: str) -> pd.DataFrame:
+        """The rows of a ``.parquet`` artifact of a result; no rows or columns without one.
+
+        Texts come as categories: a column of a million image ids takes no more room than numbers.
+        """
+        content = self._content(result_id, artifact)
+        if content is None:
+            return pd.DataFrame()
+        return pq.read_table(io.BytesIO(content)).to_pandas(strings_to_categorical=True)
+
+    def _content(self, result_id: str, artifact: str) -> bytes | None:
+        (run_id,) = self.runs.loc[self.runs["result_id"] == result_id, "run_id"]
+        return _artifact(MlflowClient(self.tracking_uri), run_id, artifact)
 
 
 def load(experiment: str, tracking_uri: str, result_ids: Collection[str] | None = None) -> Runs:
@@ -99,6 +115,7 @@ def load(experiment: str, tracking_uri: str, result_ids: Collection[str] | None 
         runs=rows,
         parameters=parameters,
         history=_history(client, found, connections),
+        directions=_directions(found.values()),
     )
 
 
@@ -226,6 +243,15 @@ def _rows(runs: Iterable[Run]) -> tuple[pd.DataFrame, tuple[str, ...]]:
         frame[name] = _numbers(frame[name])
     frame = frame.sort_values(["started", "result_id"], ignore_index=True)
     return frame, tuple(sorted(parameters))
+
+
+def _directions(runs: Iterable[Run]) -> dict[str, str]:
+    """The tags ``direction.<key>`` of all runs."""
+    prefix, found = "direction.", dict[str, str]()
+    for run in sorted(runs, key=lambda run: run.info.start_time):
+        tags = run.data.tags.items()
+        found |= {key.removeprefix(prefix): text for key, text in tags if key.startswith(prefix)}
+    return found
 
 
 def _numbers(column: pd.Series) -> pd.Series:

@@ -15,6 +15,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 
 from analysis.runs import OF_A_RUN, Runs
+from analysis.scores import REFERENCE_LINES, Scores
 
 LAMBDAS = {
     "energy": (5e-4, 5e-3),
@@ -222,6 +223,136 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     experiment("running").run("unfinished", "classifier_training", {"seed": 0}, status="RUNNING")
     experiment("empty")
     return Store(uri, launch)
+
+
+METHODS = {
+    "grad_cam": (0.30, {"name": "grad_cam"}),
+    "xgrad_cam": (0.30, {"name": "xgrad_cam"}),
+    "integrated_gradients_uniform": (0.20, {"name": "integrated_gradients"}),
+    "saliency": (0.00, {"name": "saliency"}),
+    "grad_cam_idsds_as_run_normalize": (0.25, {"name": "grad_cam", "of_set": "idsds_as_run"}),
+    "rise_idsds_as_run": (
+        0.15,
+        {"name": "rise", "of_set": "idsds_as_run", "baseline.name": "zero"},
+    ),
+    "integrated_gradients_abs_idsds_as_run": (
+        0.05,
+        {
+            "name": "integrated_gradients",
+            "of_set": "idsds_as_run",
+            "baseline.name": "zero",
+            "absolute": True,
+        },
+    ),
+    "uniform": (np.nan, {"name": "uniform"}),
+    "random": (0.02, {"name": "random"}),
+}
+"""Methods with their true IDSDS, and their parameters; xgrad_cam's maps are grad_cam's."""
+DIRECTIONS = {"direction.idsds": "max", "direction.ids": "max", "direction.entropy": "min"}
+
+
+def score_rows(method: str, explanations: int = 120) -> pd.DataFrame:
+    """What ``rows.parquet`` of a method holds: two explanations of every image."""
+    level = METHODS[method][0]
+    name = "grad_cam" if method == "xgrad_cam" else method
+    random = np.random.default_rng([*name.encode()])
+    shared = np.random.default_rng(3).normal(0, 0.15, explanations)
+    images = [f"image{i // 2:03d}" for i in range(explanations)]
+    parts = []
+    for protocol in ("entropy", "ids", "idsds"):
+        score = level + shared + random.normal(0, 0.1, explanations)
+        if protocol == "entropy":
+            score = 9 - score if level == level else np.full(explanations, 12.0)
+        elif protocol == "ids":
+            score = np.nan_to_num(0.4 + 0.5 * score, nan=0.2)
+        elif name == "grad_cam":
+            score[::20] = np.nan
+        part = pd.DataFrame({"image_id": images, "target": np.arange(explanations) % 2})
+        parts.append(part.assign(method_key=method, protocol_key=protocol, score=score))
+    rows = pd.concat(parts, ignore_index=True).astype({"target": "int32"})
+    return rows.assign(box_area_fraction=np.float32(0.2))
+
+
+def write_evaluations(writer: Writer, folder: Path) -> str:
+    """An evaluation of METHODS on one network, and one that failed. The run id of the launch."""
+    data = {"name": "digit_scenes", "layout": "imagenet"}
+    network = {"network.name": "small_resnet", "epochs": 4, "seed": 0}
+    of = network | {f"data.{k}": v for k, v in data.items()}
+    writer.run("baseline-0", "classifier_training", {"name": "classifier_training", **of})
+    common = {f"of.{name}": value for name, value in of.items()}
+    common |= {"name": "protocol_evaluation", "split": "val", "images": 60, "seed": 0}
+    common |= {"explained_class": "ground_truth", "protocols.0.name": "idsds"}
+    x = np.arange(4) / 4
+    for method, (level, fields) in METHODS.items():
+        own = {"absolute": False, "of_set": "", **fields}
+        parameters = common | {f"attribution.{name}": value for name, value in own.items()}
+        metrics = {"val/idsds": level, "images": 60.0, "skipped_images": 0.0}
+        run_id = writer.run(
+            f"evaluation-{method}",
+            "protocol_evaluation",
+            {name: value for name, value in parameters.items() if value != ""},
+            {1: {name: value for name, value in metrics.items() if value == value}},
+            start="baseline-0",
+            label=f"{method} of baseline small_resnet seed 0",
+            **DIRECTIONS,
+        )
+        score_rows(method).to_parquet(folder / "rows.parquet", index=False)
+        mean = 0.8 - (0.6 - np.nan_to_num(level)) * x
+        np.savez(folder / "curves.npz", ids=np.stack([x, mean, mean - 0.02, mean + 0.02], 1))
+        for name in ("rows.parquet", "curves.npz"):
+            writer.client.log_artifact(run_id, str(folder / name))
+        _log_examples(writer, run_id, folder, examples(len(method)))
+    writer.run(
+        "evaluation-lime",
+        "protocol_evaluation",
+        common | {"attribution.name": "lime"},
+        status="FAILED",
+        start="baseline-0",
+        label="lime of baseline small_resnet seed 0",
+        reason="ValueError: lime needs at least 4 segments",
+        **DIRECTIONS,
+    )
+    return writer.launch(writer.results)
+
+
+@pytest.fixture(scope="session")
+def ranked_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Nine methods and reference lines on one network under three protocols, and one failure."""
+    folder = tmp_path_factory.mktemp("ranked")
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    client = MlflowClient(uri)
+    place = (folder / "idsds_methods").as_uri()
+    experiment_id = client.create_experiment("idsds_methods", artifact_location=place)
+    return Store(uri, write_evaluations(Writer(client, experiment_id), folder))
+
+
+@pytest.fixture(scope="session")
+def make_scores() -> Callable[..., Scores]:
+    """Builds the scores of methods by hand: a column of explanations for each method's key."""
+
+    def build(
+        columns: Mapping[str, Sequence[float] | np.ndarray],
+        images: Sequence[int] | np.ndarray | None = None,
+        *,
+        protocol: str = "idsds",
+        higher_is_better: bool = True,
+        paper: Mapping[str, str] | None = None,
+    ) -> Scores:
+        values = np.stack([np.asarray(c, dtype=np.float64) for c in columns.values()], axis=1)
+        methods = pd.DataFrame({"method": list(columns), "label": list(columns)})
+        methods["paper"] = [(paper or {}).get(key, "") for key in columns]
+        methods["reference_line"] = methods["method"].isin(REFERENCE_LINES)
+        methods["result_id"] = "result-" + methods["method"]
+        return Scores(
+            setting="network",
+            protocol=protocol,
+            higher_is_better=higher_is_better,
+            methods=methods,
+            images=np.arange(len(values)) if images is None else np.asarray(images),
+            values=values,
+        )
+
+    return build
 
 
 @pytest.fixture(scope="session")

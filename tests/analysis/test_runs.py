@@ -72,6 +72,21 @@ def test_arrays_come_back_and_absent_ones_are_none_at_all(sweep: Runs) -> None:
     assert sweep.arrays("baseline-0", "examples.npz") == {}
 
 
+def test_tables_come_back_with_texts_as_categories(ranked_store) -> None:
+    found = load("idsds_methods", ranked_store.uri)
+    rows = found.table("evaluation-saliency", "rows.parquet")
+    assert len(rows) == 360
+    assert rows["image_id"].dtype == "category"
+    assert rows["score"].dtype == np.float64
+    assert found.table("baseline-0", "rows.parquet").empty
+
+
+def test_directions_of_all_runs_are_told(ranked_store, sweep: Runs) -> None:
+    found = load("idsds_methods", ranked_store.uri)
+    assert found.directions == {"idsds": "max", "ids": "max", "entropy": "min"}
+    assert sweep.directions == {}
+
+
 def test_reading_leaves_the_store_as_it_was(
     store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
