@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -186,7 +186,26 @@ class Scorer:
         )
 
 
-def conclude(result: ProtocolEvaluation, trial: Trial, parts: Path, wanted: Collection[str]) -> str:
+class Judging(Protocol):
+    """A result that judges a method's maps on a split, whatever its images are."""
+
+    @property
+    def attribution(self) -> Attribution:
+        """The method."""
+        ...
+
+    @property
+    def protocols(self) -> Sequence[Metric]:
+        """What its maps are judged by."""
+        ...
+
+    @property
+    def split(self) -> str:
+        """Where the images come from."""
+        ...
+
+
+def conclude(result: Judging, trial: Trial, parts: Path, wanted: Collection[str]) -> str:
     """Put a result's rows together, report means and leave rows and curves.
 
     Returns:
