@@ -38,9 +38,7 @@ def rows(image_ids, method="m", protocol="p", offset=0.0, traces=None):
 
 
 def leave(folder, image_ids, tables=None, results=RESULTS, skipped=None, failed=None):
-    write_part(
-        folder, results, image_ids, tables or [rows(image_ids)], skipped or {}, failed or {}
-    )
+    write_part(folder, results, image_ids, tables or [rows(image_ids)], skipped or {}, failed or {})
 
 
 def scores(folder, wanted, result="one"):
