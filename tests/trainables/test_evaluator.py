@@ -2,66 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
-
 import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
-from torch import Tensor
 
 import trainables.metrics  # noqa: F401  (registers its classes)
 from tests.trainables.networks import tiny_model
-from trainables.attribution.attribution import Attribution
+from tests.trainables.plugins import Needy, Raising, RaisingMetric
 from trainables.attribution.cam import GradCam
 from trainables.attribution.gradient import InputXGradient, Saliency
 from trainables.batch import Batch
 from trainables.evaluator import ROWS, Evaluator, full_size_maps
 from trainables.metrics.complexity import Entropy, Gini
 from trainables.metrics.localization import Epg
-from trainables.metrics.metric import Metric
 from trainables.metrics.perturbation_curves import Deletion, Pos
 from trainables.metrics.single_deletion import Sds
-from trainables.passes import Need, Passes
+from trainables.passes import Passes
 
 SIZE_PX = 12
 IMAGES = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Raising(Attribution):
-    """A method that never gives a map."""
-
-    name: ClassVar[str] = "raising_in_attribute"
-
-    def needs(self, model) -> tuple[Need, ...]:
-        return ()
-
-    def attribute(self, passes: Passes) -> Tensor:
-        raise RuntimeError("no map today")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Needy(Raising):
-    """A method that asks for a layer that there is not."""
-
-    name: ClassVar[str] = "raising_in_needs"
-
-    def needs(self, model) -> tuple[Need, ...]:
-        raise RuntimeError("no needs today")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RaisingMetric(Metric):
-    """A protocol that never gives a score."""
-
-    name: ClassVar[str] = "raising_metric"
-    higher_is_better: ClassVar[bool] = True
-    range: ClassVar[tuple[float, float]] = (0.0, 1.0)
-
-    def score(self, passes, maps, explain) -> Tensor:
-        raise RuntimeError("no score today")
 
 
 @pytest.fixture(scope="module")
