@@ -161,7 +161,7 @@ class GridEvaluation(Result):
         images, parts = trial.images(self.split), trial.folder / "parts"
         grids = self.drawn(trial, images)
         names = grids.ids(images.image_ids.tolist())
-        done = done_ids(parts)
+        done = done_ids(parts, [self.result_id])
         left = [row for row, name in enumerate(names) if name not in done]
         model = restored(trial, self.of, len(images.classes))
         evaluator = Evaluator(model, {self.attribution: self.protocols})
@@ -175,11 +175,12 @@ class GridEvaluation(Result):
             ]
             failed = {key: why for one in scored for key, why in one.failed.items()}
             tables = [table for one in scored for table in one.rows]
-            write_part(parts, [names[row] for row in part], tables, {}, failed)
+            ids = [names[row] for row in part]
+            write_part(parts, [self.result_id], ids, tables, {}, failed)
             if failed:
                 break
-        reason = conclude(self, trial, parts, names)
-        discard(parts)
+        reason, _ = conclude(self, trial, parts, names)
+        discard(parts)  # those of a method that failed too: it is tried again
         if reason:
             raise ValueError(reason)
 
