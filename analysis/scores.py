@@ -190,7 +190,9 @@ def _titles(rows: pd.DataFrame, kinds: pd.Series) -> pd.Series:
         own = kinds == kind
         for name in names:
             if rows.loc[own, name].nunique(dropna=False) > 1:
-                title = title.where(~own, title + f" · {name} " + rows[name].astype(str))
+                # whole numbers come as 8.0 where other results have no such parameter
+                values = rows[name].map(lambda v: f"{v:g}" if isinstance(v, float) else str(v))
+                title = title.where(~own, title + f" · {name} " + values)
     return title
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,10 @@ Build = Callable[..., Runs]
 def build(make_runs: Build, monkeypatch: pytest.MonkeyPatch) -> Build:
     """Runs by (start, method, protocol to {(image, target): score}), with their artifacts."""
 
-    def made(*results: tuple[str, str, Mapping[str, Mapping[tuple[str, int], float]]]) -> Runs:
+    def made(
+        *results: tuple[str, str, Mapping[str, Mapping[tuple[str, int], float]]],
+        parameters: Mapping[int, Mapping[str, Any]] = MappingProxyType({}),
+    ) -> Runs:
         rows: list[dict[str, Any]] = []
         tables: dict[str, pd.DataFrame] = {}
         for number, (start, method, protocols) in enumerate(results):
@@ -37,6 +41,7 @@ def build(make_runs: Build, monkeypatch: pytest.MonkeyPatch) -> Build:
                     "of.start.network.name": "another",
                     "of.data.name": "digit_scenes",
                 }
+                | dict(parameters.get(number, {}))
             )
             table = pd.DataFrame(
                 [
@@ -49,7 +54,9 @@ def build(make_runs: Build, monkeypatch: pytest.MonkeyPatch) -> Build:
             texts = ["image_id", "method_key", "protocol_key"]
             tables[result_id] = table.astype(dict.fromkeys(texts, "category"))
         monkeypatch.setattr(Runs, "table", lambda _, result_id, __: tables[result_id])
-        return replace(make_runs(rows, []), directions={"epg": "max", "entropy": "min"})
+        return replace(
+            make_runs(rows, []), directions={"epg": "max", "entropy": "min", "grid_pg": "max"}
+        )
 
     return made
 
@@ -107,6 +114,38 @@ def test_of_one_key_the_newest_result_counts(build: Build) -> None:
     (scores,), _ = read_scores(runs, evaluated(runs))
     assert scores.values.tolist() == [[0.2]]
     assert scores.methods["result_id"].tolist() == ["result1"]
+
+
+GRIDS = {"kind": "grid_evaluation", "images": "own", "side": 2, "grids": 16, "split": "val"}
+M = ("grid0000-ab", 4)
+
+
+def test_mosaics_are_ranked_beside_the_images_of_their_network(build: Build) -> None:
+    runs = build(
+        ("s", "one", {"epg": {A: 0.1}}),
+        ("s", "one", {"grid_pg": {M: 0.2}}),
+        ("s", "two", {"grid_pg": {M: 0.3}}),
+        parameters={0: {"images": 60}, 1: GRIDS, 2: GRIDS},
+    )
+    (epg, grids), notes = read_scores(runs, evaluated(runs))
+    assert (epg.setting, grids.setting, notes) == ("net · val", "net · val", [])
+    assert grids.values.tolist() == [[0.2, 0.3]]
+    assert grids.images.tolist() != epg.images.tolist()
+
+
+def test_methods_are_never_compared_on_other_mosaics(build: Build) -> None:
+    common = GRIDS | {"images": "common", "grids": 8}
+    runs = build(
+        ("s", "one", {"epg": {A: 0.1}}),
+        ("s", "one", {"grid_pg": {M: 0.2}}),
+        ("s", "one", {"grid_pg": {M: 0.3}}),
+        parameters={0: {"images": 60}, 1: GRIDS, 2: common},
+    )
+    assert evaluated(runs)["setting"].tolist() == [
+        "net · val",
+        "net · val · images own · grids 16",
+        "net · val · images common · grids 8",
+    ]
 
 
 def test_what_is_left_out_is_said(build: Build) -> None:

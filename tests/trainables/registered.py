@@ -7,6 +7,7 @@ from typing import Any
 
 import data_pipelines.digit_scenes  # noqa: F401  (these register their classes)
 import trainables.attribution
+import trainables.grid_evaluation
 import trainables.idsds_finetuning
 import trainables.losses
 import trainables.metrics

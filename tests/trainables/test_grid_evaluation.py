@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from data_pipelines.digit_scenes import DigitScenes
 from data_pipelines.image_set import ImageSet
 from tests.trainables.conftest import Bench
+from tests.trainables.plugins import Raising
 from tests.trainables.scenes import SIZE_PX, Feed
 from trainables import grid_evaluation
 from trainables.attribution.attribution import Attribution
@@ -182,6 +183,12 @@ class TestScores:
         assert bench.run(result), bench.events
         assert asked == [16, 17, 18, 19]
         assert bench.rows(result).equals(expected)
+        assert not (bench.folder(result) / "parts").exists()
+
+    def test_a_method_that_raises_fails_with_its_reason(self, bench):
+        result = evaluation(Raising())
+        assert not bench.run(result)
+        assert "no map today" in bench.reason(result)
         assert not (bench.folder(result) / "parts").exists()
 
 
