@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import MISSING
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import data_pipelines.digit_scenes  # noqa: F401  (these register their classes)
 import trainables.attribution
@@ -22,6 +22,7 @@ from trainables.attribution.segmentation import Segmentation
 from trainables.baselines import Baseline
 from trainables.losses.loss import Loss
 from trainables.metrics.classification import ClassificationMetric
+from trainables.metrics.localization import Epg
 from trainables.metrics.metric import Metric
 from trainables.models.network import Network
 from trainables.result import Result
@@ -30,7 +31,7 @@ FAMILIES: list[Any] = [
     *(Dataset, Network, Baseline, Segmentation, Attribution, Identity),
     *(Loss, Metric, ClassificationMetric, Result),
 ]
-REQUIRED = (BASELINE.network, BASELINE.data, InputXGradient(), BASELINE)
+REQUIRED = (BASELINE.network, BASELINE.data, InputXGradient(), BASELINE, Epg())
 """What stands for the required fields of a class."""
 
 
@@ -44,11 +45,16 @@ def registered_classes() -> list[type[Configuration]]:
     ]
 
 
+def stand_in(hint: Any) -> Any:
+    """What REQUIRED has for a type, or a tuple of one for a tuple of any number."""
+    if get_origin(hint) is tuple:
+        return (stand_in(get_args(hint)[0]),)
+    return next(one for one in REQUIRED if isinstance(one, hint))
+
+
 def example(cls: type[Configuration]) -> Configuration:
     """The class with its defaults, and something fitting where there is none."""
     required = {
-        f.name: next(one for one in REQUIRED if isinstance(one, hint))
-        for f, hint in annotated_fields(cls)
-        if default_of(f) is MISSING
+        f.name: stand_in(hint) for f, hint in annotated_fields(cls) if default_of(f) is MISSING
     }
     return cls(**required)
