@@ -146,6 +146,8 @@ class IdsdsMethods(Sweep):
 
     def results(self, data: Dataset) -> Iterator[Result]:
         recipe = RECIPES[self.dataset]
+        if not self.methods:
+            raise ValueError("--methods: give at least one method")
         for name in self.models or recipe.models:
             network = network_of(name)
             methods = choose(self.methods, network, self.at_size).methods

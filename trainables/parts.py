@@ -78,9 +78,7 @@ def done_ids(folder: Path, result_ids: Collection[str]) -> set[str]:
     return {image_id for part in whole for image_id in part.image_ids}
 
 
-def gather(
-    folder: Path, result_id: str, method_key: str, wanted: Collection[str]
-) -> pa.Table:
+def gather(folder: Path, result_id: str, method_key: str, wanted: Collection[str]) -> pa.Table:
     """All rows of one result, sorted by protocol, image and target, each image once.
 
     Parts of a worker that died may hold an image again: the first part counts.
