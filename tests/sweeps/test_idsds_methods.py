@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -23,16 +22,8 @@ from trainables.result import Result
 from trainables.training import Training
 
 
-@pytest.fixture(scope="module")
-def imagenet_root(tmp_path_factory) -> Path:
-    """Data root that holds the generated sample of a smoke run."""
-    root = tmp_path_factory.mktemp("data")
-    IdsdsMethods(smoke=True, data_root=str(root)).data().prepare()
-    return root
-
-
 @pytest.fixture
-def command(monkeypatch, capsys, tmp_path, imagenet_root) -> Callable[..., Ended]:
+def command(monkeypatch, capsys, tmp_path, sample_root) -> Callable[..., Ended]:
     """Run flags in this process, where neither Ray nor a launch may start."""
 
     def refuse(*_: object, **__: object) -> NoReturn:
@@ -44,7 +35,7 @@ def command(monkeypatch, capsys, tmp_path, imagenet_root) -> Callable[..., Ended
     places = (
         *("--storage-path", str(tmp_path / "storage")),
         *("--tracking-uri", f"sqlite:///{tmp_path / 'mlflow.db'}"),
-        *("--data-root", str(imagenet_root)),
+        *("--data-root", str(sample_root)),
     )
 
     def run(*flags: str) -> Ended:
