@@ -162,6 +162,8 @@ class IdsdsMethods(Sweep):
 
     def results(self, data: Dataset) -> Iterator[Result]:
         recipe = RECIPES[self.dataset]
+        if not self.methods:
+            raise ValueError("--methods: give at least one method")
         networks = [network_of(name) for name in self.models or recipe.models]
         methods = {n: choose(self.methods, n, self.at_size).methods for n in networks}
         for seed in self.seeds or (0,):

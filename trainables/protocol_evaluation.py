@@ -68,6 +68,12 @@ class ProtocolEvaluation(Result):
     explained_class: ExplainedClass = "ground_truth"
     """Whose logit is explained: every true class of an image, or the predicted one."""
 
+    def __post_init__(self) -> None:
+        """Check the number of images."""
+        super().__post_init__()
+        if self.images < 0:
+            raise ValueError(f"images = {self.images}: must not be negative; 0 takes all")
+
     @property
     def network(self) -> Network:
         """The network whose maps are judged."""

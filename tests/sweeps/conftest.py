@@ -15,15 +15,20 @@ from mlflow import MlflowClient
 
 from data_pipelines.voc import Voc
 from sweeps.guidance_lambda import GuidanceLambda
+from sweeps.idsds_methods import IdsdsMethods
 from tests.sweeps.launches import Home
 from tests.sweeps.stories import (
     Clustered,
+    Disturbed,
     Faulty,
     Interrupted,
+    Streamed,
     Undisturbed,
     clustered,
+    disturbed,
     faulty,
     interrupted,
+    streamed,
     undisturbed,
 )
 from trainables.result import Result
@@ -75,9 +80,10 @@ def tracking(store, tmp_path) -> Tracking:
 
 @pytest.fixture(scope="session")
 def sample_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Data root that holds the generated sample of a smoke run."""
+    """Data root that holds the generated samples of smoke runs, in both layouts."""
     root = tmp_path_factory.mktemp("data")
-    GuidanceLambda(smoke=True, data_root=str(root)).data().prepare()
+    for sweep in (GuidanceLambda, IdsdsMethods):
+        sweep(smoke=True, data_root=str(root)).data().prepare()
     return root
 
 
@@ -106,6 +112,8 @@ def stories(request, make_home, tmp_path_factory) -> Iterator[dict[str, Future[A
     plays: dict[str, Callable[[Home], Any]] = {
         "undisturbed": undisturbed,
         "interrupted": interrupted,
+        "streamed": streamed,
+        "disturbed": disturbed,
         "faulty": partial(faulty, copy=tmp_path_factory.mktemp("damaged")),
         "clustered": partial(clustered, copy=tmp_path_factory.mktemp("project")),
     }
@@ -122,6 +130,16 @@ def _undisturbed(stories) -> Undisturbed:
 @pytest.fixture(scope="session", name="interrupted")
 def _interrupted(stories) -> Interrupted:
     return stories["interrupted"].result()
+
+
+@pytest.fixture(scope="session", name="streamed")
+def _streamed(stories) -> Streamed:
+    return stories["streamed"].result()
+
+
+@pytest.fixture(scope="session", name="disturbed")
+def _disturbed(stories) -> Disturbed:
+    return stories["disturbed"].result()
 
 
 @pytest.fixture(scope="session", name="faulty")

@@ -40,6 +40,7 @@ class Home:
 
     path: Path
     data_root: Path
+    script: Path = SCRIPT
 
     @property
     def folder(self) -> Path:
@@ -65,7 +66,7 @@ class Home:
     def started(self, *flags: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
         """A sweep that runs; it is killed at the end if it still does."""
         process = subprocess.Popen(
-            [sys.executable, str(SCRIPT), "--data-root", str(self.data_root), *flags],
+            [sys.executable, str(self.script), "--data-root", str(self.data_root), *flags],
             cwd=self.path,
             env=self.variables() | variables,
             stdout=subprocess.PIPE,
@@ -137,6 +138,33 @@ class Home:
                     found.add(int(path.parent.name))
             except OSError:  # it ended while we looked
                 continue
+        return found
+
+    def rows(self) -> dict[str, pd.DataFrame]:
+        """The score of every (image, class, protocol), by result id."""
+        paths = self.storage.glob("*/artifacts/rows.parquet")
+        return {path.parents[1].name: pd.read_parquet(path) for path in paths}
+
+    def parts(self) -> dict[Path, int]:
+        """Parts of evaluations that are under way, with the time of each."""
+        found = {}
+        for path in self.storage.glob("parts/*/*.parquet"):
+            try:
+                found[path] = path.stat().st_mtime_ns
+            except FileNotFoundError:  # discarded while we looked
+                continue
+        return found
+
+    def scoring(self) -> set[int]:
+        """Processes that score images."""
+        found = set()
+        for pid in self.processes():
+            try:
+                command = Path(f"/proc/{pid}/cmdline").read_bytes()
+            except OSError:  # it ended while we looked
+                continue
+            if b"ScoringActor" in command:
+                found.add(pid)
         return found
 
     def report(self) -> dict[str, pd.DataFrame]:

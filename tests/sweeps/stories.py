@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mlflow.entities import Run
 
 from tests.sweeps.clusters import RAY, cluster
 from tests.sweeps.launches import ROOT, TIMEOUT_S, Ended, Home, end_of, wait_until
+from trainables.parts import about
 
 GRID = ("--smoke", "--losses", "energy", "--layers", "final")
 """A baseline, its evaluation, the control, its evaluation, and one guided training."""
@@ -43,6 +44,35 @@ class Broken(Energy):
     def per_map(self, prepared: Tensor, masks: Tensor) -> Tensor:
         return super().per_map(prepared, masks) * float("nan")
 '''
+
+
+SLOW_METHOD = '''
+"""A method that takes its time, so that there is some to be killed in."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from trainables.attribution.gradient import InputXGradient
+from trainables.passes import Passes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slow(InputXGradient):
+    """Input times gradient, a tenth of a second later for each explanation."""
+
+    name: ClassVar[str] = "slow"
+
+    def attribute(self, passes: Passes) -> Tensor:
+        time.sleep(0.1 * len(passes.batch.targets))
+        return super().attribute(passes)
+'''
+JUDGED = 24
+"""Images that methods are judged on: a part of 16 and one of 8 for each network."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +140,82 @@ class Clustered:
     after_job: dict[str, Run]
     launches: list[Run]
     crowded: Ended
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """A sweep over methods from start to end, by as many actors as fit."""
+
+    home: Home
+    ended: Ended
+
+
+@dataclass(frozen=True)
+class Disturbed:
+    """The same by one actor: the driver killed between two parts, later the actor.
+
+    Attributes:
+        left: parts that the killed launch left, with the time of each.
+        images: images of each of these.
+        seen: times of every part from then on.
+        victim: the actor that was killed.
+        scorers: actors that were seen after that.
+    """
+
+    home: Home
+    left: dict[Path, int]
+    images: dict[Path, tuple[str, ...]]
+    seen: dict[Path, set[int]]
+    victim: int
+    scorers: set[int]
+    last: Ended
+
+
+def methods_sweep(home: Home) -> tuple[Home, list[str]]:
+    """The sweep over methods at this home, with its flags."""
+    plugin = home.path / "slow_method.py"
+    plugin.write_text(SLOW_METHOD)
+    flags = ["--smoke", "--images", str(JUDGED), "--plugins", str(plugin)]
+    flags += ["--methods", "input_x_gradient", "grad_cam", "slow"]
+    flags += ["--protocols", "sds", "epg", "deletion"]
+    return replace(home, script=ROOT / "sweeps" / "idsds_methods.py"), flags
+
+
+def streamed(home: Home) -> Streamed:
+    """Two actors where there are two CPUs."""
+    home, flags = methods_sweep(home)
+    return Streamed(home, home.run(*flags))
+
+
+def disturbed(home: Home) -> Disturbed:
+    """Killed when the classifier's first part is there; an actor, at the second network's."""
+    home, flags = methods_sweep(home)
+    flags += ["--max-concurrent", "1"]
+    with home.started(*flags) as process:
+        wait_until(lambda: len(home.parts()) == 1, process)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        deadline = time.monotonic() + 60
+        while home.processes() and time.monotonic() < deadline:
+            time.sleep(0.2)
+    left = home.parts()
+    images = {path: about(path).image_ids for path in left}
+    seen: dict[Path, set[int]] = {path: {written} for path, written in left.items()}
+    victim, scorers = 0, set[int]()
+    with home.started(*flags) as process:
+        while process.poll() is None:
+            there = home.parts()
+            for path, written in there.items():
+                seen.setdefault(path, set()).add(written)
+            others = [path for path in there if path.parent not in {p.parent for p in left}]
+            if not victim and others and home.scoring():
+                victim = home.scoring().pop()
+                os.kill(victim, signal.SIGKILL)
+            elif victim:
+                scorers |= home.scoring() - {victim}
+            time.sleep(0.05)
+        last = end_of(process)
+    return Disturbed(home, left, images, seen, victim, scorers, last)
 
 
 def undisturbed(home: Home) -> Undisturbed:

@@ -116,7 +116,10 @@ def choose(
     for name in names:
         if name != "all" and name not in SETS:
             method = adapt(Attribution.named(name))
-            method.check(network)
+            try:
+                method.check(network)
+            except ValueError as reason:
+                raise ValueError(f"{name} on {network.key}: {reason}") from None
             methods[method.key] = method
             continue
         found = SETS[name]() if name in SETS else map(adapt, with_defaults())
