@@ -120,6 +120,8 @@ class IdsdsMethods(Sweep):
     """Cells of the deletion grid: 4, 16 or 64. 16 in the paper."""
     images: int = 0
     """Images that are judged. 0: all 50,000 as in the paper, 100 on the sample."""
+    save_maps: tuple[str, ...] = ("4",)
+    """Images whose maps are kept and shown: how many, or which ids."""
     epochs: int = 0
     """Epochs of the classifier. 0: 90, and 9 on the sample."""
     finetuning_epochs: int = 0
@@ -178,6 +180,7 @@ class IdsdsMethods(Sweep):
                             attribution=method,
                             protocols=tuple(self.chosen_protocols(training, method)),
                             images=self.images or recipe.images,
+                            save_maps=self.save_maps,
                         )
 
     def at_size(self, method: Attribution) -> Attribution:
