@@ -52,6 +52,7 @@ class ProtocolEvaluation(Result):
 
     name: ClassVar[str] = "protocol_evaluation"
     paper: ClassVar[str] = "IDSDS, NeurIPS 2024"
+    streamed: ClassVar[bool] = True
 
     of: Training
     """What is judged, at the epoch that it selected."""
