@@ -69,7 +69,7 @@ class TimmViT(Network):
             dynamic_img_size=True,
         )
         for block in net.blocks:
-            block.attn.fused_attn = False
+            block.attn.fused_attn = False  # type: ignore[union-attr]
         return net
 
     def encode(self, images: Tensor) -> Tensor:
