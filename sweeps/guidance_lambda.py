@@ -30,7 +30,7 @@ from trainables.attribution_evaluation import AttributionEvaluation
 from trainables.classifier_training import ClassifierTraining
 from trainables.guided_training import PAPER_BATCH_SIZE, PAPER_SIZE_PX, GuidedTraining
 from trainables.losses.loss import Loss
-from trainables.models.network import Network
+from trainables.models.user_network import network_of
 from trainables.result import Result
 
 Repeat = Literal["all", "largest"]
@@ -97,7 +97,8 @@ class GuidanceLambda(Sweep):
     attribution: str = "input_x_gradient"
     """The method that makes the maps; the paper's for conventional networks."""
     models: tuple[str, ...] = ()
-    """Networks. Empty: resnet50 as in the paper, small_resnet on the sample."""
+    """Networks by name, or package.module:build for a function that makes your own. Empty: resnet50
+    as in the paper, small_resnet on the sample."""
     repeat: Repeat | None = None
     """What the seeds after the first repeat: all lambdas, or each loss's largest, which tells the
     spread at a third of the cost. None: all, but the largest on the sample."""
@@ -144,7 +145,7 @@ class GuidanceLambda(Sweep):
         seeds = self.seeds or recipe.seeds
         for name, seed in product(self.models or recipe.models, seeds):
             baseline = ClassifierTraining(
-                network=Network.named(name),
+                network=network_of(name),
                 data=data,
                 image_size_px=recipe.size_px,
                 epochs=self.baseline_epochs or recipe.baseline_epochs,

@@ -63,8 +63,8 @@ class SharedMaps:
             return [m for m in of_cnn if m.name in SINGLE]
         return of_cnn if group == "all" else [m for m in of_cnn if m.name not in RISE]
 
-    def least(self, group: str) -> tuple[int, int]:
-        """Forwards and backwards to the input that a group needs for one image, by hand.
+    def least(self, group: str, model: Model, batch: Batch) -> int:
+        """FLOPs that a group needs for one image, written out by hand.
 
         At the last layer of a ResNet a backward costs a linear layer: none is counted.
         IG twice (zero, uniform): 50 each; IG on 4 noisy copies 200, whose noise also serves
@@ -76,7 +76,9 @@ class SharedMaps:
             "all": (1 + 100 + 4 + 200 + 4 + 2000, 1 + 100 + 4 + 200),
             "vit": (1, 1),
         }[group]
-        return forwards, backwards
+        forward, backward = pass_flops(model, batch)
+        relevance = relevance_flops(model, batch) if group == "vit" else 0
+        return forwards * forward + backwards * backward + relevance
 
 
 def main() -> None:
@@ -134,9 +136,7 @@ def measure(
         with FlopCounter() as counter:
             run(model, batch, methods)
         flops[way] = counter.total
-    forwards, backwards = flags.least(group)
-    forward, backward = pass_flops(model, batch)
-    least = forwards * forward + backwards * backward
+    least = flags.least(group, model, batch)
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(flags.repeats):
         for way, run in ways.items():
@@ -166,6 +166,24 @@ def pass_flops(model: Model, batch: Batch) -> tuple[int, int]:
     with FlopCounter() as backward:
         torch.autograd.grad(logits[0, 3], images)
     return forward.total, backward.total
+
+
+def relevance_flops(model: Model, batch: Batch) -> int:
+    """FLOPs of the rules of transformer attribution, down to the attention of block 0.
+
+    A linear layer takes four products of its own size (contributions of positive and of negative
+    parts, and the way back), a product of two matrices two.
+    """
+    net, tokens = model.module, model.tokens
+    if tokens is None:
+        raise ValueError("relevance is asked of a vision transformer only")
+    width, blocks = int(net.embed_dim), len(tokens.blocks)
+    side = batch.images.shape[-1] // tokens.patch_px
+    count = tokens.prefix + side * side
+    linears = 4 * 2 * count * 12 * width**2  # qkv 3, projection 1, the two of the MLP 4 each
+    products = 2 * 2 * 2 * count**2 * width  # of attention and values, of queries and keys
+    above_first = 4 * 2 * count * 3 * width**2 + products // 2  # which block 0 does not need
+    return blocks * (linears + products) - above_first + 4 * 2 * width * CLASSES
 
 
 def peak_mib(flags: SharedMaps, group: str, way: str) -> float:

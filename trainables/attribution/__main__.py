@@ -37,7 +37,7 @@ from trainables.attribution.sets import choose
 from trainables.batch import Batch
 from trainables.classifier_training import ClassifierTraining
 from trainables.models.network import Model, Network, evaluating
-from trainables.models.user_network import UserNetwork
+from trainables.models.user_network import network_of
 from trainables.models.weights_file import load_network_weights
 from trainables.passes import Passes
 from trainables.training import restore
@@ -85,9 +85,7 @@ def look(flags: Look) -> None:
     """
     for path in flags.plugins:
         import_file(path)
-    network = (
-        UserNetwork(build_path=flags.model) if ":" in flags.model else Network.named(flags.model)
-    )
+    network = network_of(flags.model)
     with torch.device("meta"):
         network.build(flags.classes)  # a network that cannot be built is refused once
     chosen = choose(flags.methods, network)

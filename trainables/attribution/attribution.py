@@ -83,7 +83,7 @@ class Attribution(Configuration, family=True):
         Raises:
             ValueError: the method cannot be differentiated and the passes train; a map has a wrong
                 shape or
-                holds a NaN: the message names method and image.
+                holds a NaN: the message names method, model and image.
         """
         if passes.create_graph and not self.differentiable:
             raise ValueError(
@@ -95,12 +95,16 @@ class Attribution(Configuration, family=True):
         if maps.ndim != 3 or len(maps) != len(batch.targets):
             raise ValueError(
                 f"{self.key} returned {tuple(maps.shape)} for {len(batch.targets)} "
-                "explanations; expected (N, h, w)"
+                f"explanations of {type(passes.model.module).__name__}, first image "
+                f"{batch.image_ids[0]!r}; expected (N, h, w)"
             )
         finite = torch.isfinite(maps.detach()).flatten(1).all(1)
         if not bool(finite.all()):
             image = batch.image_ids[int(batch.image_index[~finite][0])]
-            raise ValueError(f"{self.key} returned a map that is not finite for image {image!r}")
+            raise ValueError(
+                f"{self.key} returned a map of {type(passes.model.module).__name__} that is not "
+                f"finite for image {image!r}"
+            )
         return maps
 
     def at_image_size(self, maps: Tensor, passes: Passes) -> Tensor:

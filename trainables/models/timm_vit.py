@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -68,8 +68,9 @@ class TimmViT(Network):
             num_classes=classes,
             dynamic_img_size=True,
         )
-        for block in net.blocks:
-            block.attn.fused_attn = False  # type: ignore[union-attr]
+        blocks: Any = net.blocks
+        for block in blocks:
+            block.attn.fused_attn = False
         return net
 
     def encode(self, images: Tensor) -> Tensor:

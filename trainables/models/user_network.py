@@ -200,3 +200,12 @@ def example(classes: int) -> nn.Module:
         "mid1": "stage0", "mid2": "stage1", "mid3": "stage2", "final": "stage3",
     }  # fmt: skip
     return net
+
+
+def network_of(text: str) -> Network:
+    """A registered network by name, or the user's own as ``package.module:build``.
+
+    Raises:
+        ValueError: neither; the known names are listed.
+    """
+    return UserNetwork(build_path=text) if ":" in text else Network.named(text)

@@ -36,6 +36,7 @@ from trainables.attribution.lime import Lime
 from trainables.attribution.occlusion import Occlusion
 from trainables.attribution.rise import Rise
 from trainables.attribution.segmentation import Grid
+from trainables.attribution.sets import choose
 from trainables.batch import Batch
 from trainables.models.bagnet import SmallBagNet
 from trainables.models.bcos_resnet import SmallBcosResNet
@@ -270,7 +271,7 @@ class TestBaseClass:
 
     def test_maps_of_a_wrong_shape_are_refused(self, monkeypatch):
         method = self.broken(monkeypatch, torch.zeros(5, 3, 4, 4))
-        message = r"\(5, 3, 4, 4\) for 5 explanations; expected \(N, h, w\)"
+        message = r"\(5, 3, 4, 4\) for 5 explanations of TinyNet, first image 'image 0'; expected"
         with pytest.raises(ValueError, match=message):
             maps_of(method, KINDS["cnn"], batch_of(pictures(4), INDEX, TARGETS))
 
@@ -284,7 +285,9 @@ class TestBaseClass:
         maps = torch.zeros(5, 6, 6)
         maps[3, 1, 2] = value  # of image 2
         method = self.broken(monkeypatch, maps)
-        with pytest.raises(ValueError, match=r"not finite for image 'image 2'"):
+        with pytest.raises(
+            ValueError, match=r"map of TinyNet that is not finite for image 'image 2'"
+        ):
             maps_of(method, KINDS["cnn"], batch_of(pictures(4), INDEX, TARGETS))
 
     def test_an_unknown_method_is_refused_and_the_known_are_listed(self):
@@ -344,6 +347,12 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> type[Attribution]
 def test_a_method_in_one_new_file_keeps_the_contract(promise, plugin):
     for method in at_every_depth(plugin):
         promise(method, KINDS["cnn"])
+
+
+def test_a_method_in_one_new_file_is_listed_and_among_all_at_once(plugin):
+    with pytest.raises(ValueError, match=r"known: .*gradient_norm"):
+        Attribution.named("no such method")
+    assert plugin() in choose(["all"], SmallResNet(width=2)).methods
 
 
 def test_a_method_in_one_new_file_is_usable_by_name_at_once(plugin):
