@@ -81,15 +81,6 @@ def suits(method: Attribution) -> bool:
     return True
 
 
-def suits(method: Attribution) -> bool:
-    """Whether the tiny convolutional network will do; other kinds have tests of their own."""
-    try:
-        method.suit(tiny_model())
-    except ValueError:
-        return False
-    return True
-
-
 def at_every_depth(cls: type[Attribution]) -> Iterator[Attribution]:
     """The method as it is by default, and at each depth if it has a layer."""
     yield EXAMPLES.get(cls.name, cls)()
