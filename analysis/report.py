@@ -123,7 +123,7 @@ def write(
 def frames_of(runs: Runs) -> Frames:
     """What the runs can be asked: rankings of methods, fronts of guided trainings, or both."""
     kinds = set(runs.runs["kind"])
-    if scores.KIND not in kinds:
+    if kinds.isdisjoint(scores.KINDS):
         return GuidanceFrames.of(runs)
     ranking = RankingFrames.of(runs)
     return Both(GuidanceFrames.of(runs), ranking) if "guided_training" in kinds else ranking

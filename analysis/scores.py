@@ -12,16 +12,18 @@ import pandas as pd
 from analysis.paper_tables import paper_name
 from analysis.runs import Runs
 
-KIND = "protocol_evaluation"
-"""Results that hold scores of one method on one network."""
+KINDS = {
+    "protocol_evaluation": ("images", "seed", "explained_class"),
+    "grid_evaluation": ("images", "side", "grids", "confidence", "seed"),
+}
+"""Results that hold scores of one method on one network, and the parameters that, beside the split,
+say which explanations were made: methods are compared on equal ones only."""
 ROWS, CURVES = "rows.parquet", "curves.npz"
 """Where such a result keeps its scores, and the mean curves of protocols that have any."""
 FIRST = ("idsds", "sds", "ids")
 """Protocols that stand first in reports; the others follow by name."""
 REFERENCE_LINES = ("uniform", "random", "center_gaussian", "edges")
 """Methods that look at no model: nothing that fails to beat them explains anything."""
-IMAGES = ("split", "images", "seed", "explained_class")
-"""Parameters that say which explanations were made: methods are compared on equal ones only."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,16 @@ class Scores:
 def evaluated(runs: Runs) -> pd.DataFrame:
     """Every finished evaluation by protocols, with the ``setting`` that it belongs to.
 
-    A setting is a trained network with a choice of images and classes.
+    A setting is a trained network with a choice of images and classes; where there is one choice of
+    mosaics, too, they belong to it.
 
     Returns:
-        Columns setting, network, dataset, start, subject (the training), IMAGES, result_id, and of
-        the method attribution (its name), of_set, baseline, absolute, squared; oldest first.
+        Columns setting, network, dataset, start, subject (the training), split, those of KINDS,
+        result_id, and of the method attribution (its name), of_set, baseline, absolute, squared;
+        oldest first.
     """
-    rows = runs.finished[runs.finished["kind"] == KIND]
+    rows = runs.finished[runs.finished["kind"].isin(KINDS)]
+    choices = dict.fromkeys(("split", *(name for names in KINDS.values() for name in names)))
     found = pd.DataFrame(
         {
             "result_id": rows["result_id"],
@@ -58,7 +63,7 @@ def evaluated(runs: Runs) -> pd.DataFrame:
             "subject": rows["label"].str.extract(" of (.*)$", expand=False).fillna(""),
             "network": _nested(rows, r"network\.name"),
             "dataset": _nested(rows, r"data(set)?\.name"),
-            **{name: _column(rows, name) for name in IMAGES},
+            **{name: _column(rows, name) for name in choices},
             "attribution": _column(rows, "attribution.name"),
             "of_set": _column(rows, "attribution.of_set"),
             "baseline": _column(rows, "attribution.baseline.name"),
@@ -67,7 +72,7 @@ def evaluated(runs: Runs) -> pd.DataFrame:
         }
     )
     found["subject"] = found["subject"].where(found["subject"] != "", found["network"])
-    found.insert(0, "setting", _titles(found))
+    found.insert(0, "setting", _titles(found, rows["kind"]))
     return found.reset_index(drop=True)
 
 
@@ -175,15 +180,17 @@ def _aligned(tables: Sequence[pd.DataFrame]) -> tuple[np.ndarray, np.ndarray]:
     return joined.index.get_level_values("image").to_numpy(), joined.to_numpy()
 
 
-def _titles(rows: pd.DataFrame) -> pd.Series:
+def _titles(rows: pd.DataFrame, kinds: pd.Series) -> pd.Series:
     """A title for each setting: the trained network, its split, and what else tells it apart."""
-    parts = {name: f" {name} " for name in IMAGES[1:] if rows[name].nunique(dropna=False) > 1}
     title = rows["subject"].astype(str)
     if rows.groupby("subject")["start"].nunique().max() != 1:
         title = title + " (" + rows["start"].str[:6] + ")"
     title = title + " · " + rows["split"].astype(str)
-    for name, text in parts.items():
-        title = title + " ·" + text + rows[name].astype(str)
+    for kind, names in KINDS.items():
+        own = kinds == kind
+        for name in names:
+            if rows.loc[own, name].nunique(dropna=False) > 1:
+                title = title.where(~own, title + f" · {name} " + rows[name].astype(str))
     return title
 
 

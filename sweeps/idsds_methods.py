@@ -15,10 +15,10 @@ Report: python -m analysis.report --experiment idsds_methods
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import trainables.attribution
 import trainables.metrics
@@ -30,9 +30,12 @@ from trainables.attribution.attribution import Attribution
 from trainables.attribution.sets import choose
 from trainables.baselines import Zero
 from trainables.classifier_training import ClassifierTraining
+from trainables.grid_evaluation import GridEvaluation
 from trainables.idsds_finetuning import IdsdsFinetuning, deletion_protocol
+from trainables.metrics.grid_pg import GridPg
 from trainables.metrics.incremental_deletion import Ids
 from trainables.metrics.metric import Metric
+from trainables.models.network import Network
 from trainables.models.user_network import network_of
 from trainables.protocol_evaluation import ProtocolEvaluation
 from trainables.result import Result
@@ -53,6 +56,8 @@ class Recipe:
     step_epochs: int
     models: tuple[str, ...]
     images: int
+    grids: int
+    grid_side: Literal[2, 3]
 
 
 IMAGENET = Recipe(  # IDSDS, appendix E
@@ -66,6 +71,8 @@ IMAGENET = Recipe(  # IDSDS, appendix E
     step_epochs=10,
     models=("resnet50",),
     images=0,
+    grids=500,  # How to Probe
+    grid_side=3,
 )
 SAMPLE = Recipe(  # ours: what two cores do in minutes
     size_px=64,
@@ -78,6 +85,8 @@ SAMPLE = Recipe(  # ours: what two cores do in minutes
     step_epochs=2,
     models=("small_resnet",),
     images=100,
+    grids=16,
+    grid_side=2,
 )
 RECIPES = {"digit_scenes": SAMPLE, "imagenet": IMAGENET}
 SAMPLE_METHODS: dict[str, dict[str, Any]] = {
@@ -122,6 +131,13 @@ class IdsdsMethods(Sweep):
     """Images that are judged. 0: all 50,000 as in the paper, 100 on the sample."""
     save_maps: tuple[str, ...] = ("4",)
     """Images whose maps are kept and shown: how many, or which ids."""
+    grids: int = 0
+    """Mosaics of the grid pointing game. 0: 500 as in How to Probe, 16 on the sample."""
+    grid_side: Literal[0, 2, 3] = 0
+    """Images along a side of a mosaic. 0: 3 as in How to Probe, 2 on the sample."""
+    grid_images: Literal["own", "common"] = "own"
+    """Of which images: those that each network is surest of, or those that all networks of the
+    sweep classify correctly."""
     epochs: int = 0
     """Epochs of the classifier. 0: 90, and 9 on the sample."""
     finetuning_epochs: int = 0
@@ -148,20 +164,11 @@ class IdsdsMethods(Sweep):
 
     def results(self, data: Dataset) -> Iterator[Result]:
         recipe = RECIPES[self.dataset]
-        for name in self.models or recipe.models:
-            network = network_of(name)
-            methods = choose(self.methods, network, self.at_size).methods
-            for seed in self.seeds or (0,):
-                classifier = ClassifierTraining(
-                    network=network,
-                    data=data,
-                    objective="ce",
-                    image_size_px=recipe.size_px,
-                    epochs=self.epochs or recipe.epochs,
-                    batch_size=recipe.batch_size,
-                    learning_rate=recipe.learning_rate,
-                    seed=seed,
-                )
+        networks = [network_of(name) for name in self.models or recipe.models]
+        methods = {n: choose(self.methods, n, self.at_size).methods for n in networks}
+        for seed in self.seeds or (0,):
+            classifiers = [self.classifier(network, data, seed) for network in networks]
+            for classifier in classifiers:
                 finetuned = IdsdsFinetuning(
                     start=classifier,
                     patches=self.patches,
@@ -171,10 +178,14 @@ class IdsdsMethods(Sweep):
                     step_epochs=recipe.step_epochs,
                     seed=seed,
                 )
+                of_network = methods[classifier.network]
+                yield classifier
+                if self.grids_asked_for:
+                    yield from self.grid_evaluations(classifier, of_network, classifiers)
                 trainings: tuple[Training, ...] = (classifier, finetuned)
-                for training in trainings:
+                for training in trainings if self.streamed_protocols else ():
                     yield training
-                    for method in methods:
+                    for method in of_network:
                         yield ProtocolEvaluation(
                             of=training,
                             attribution=method,
@@ -182,6 +193,54 @@ class IdsdsMethods(Sweep):
                             images=self.images or recipe.images,
                             save_maps=self.save_maps,
                         )
+
+    def classifier(self, network: Network, data: Dataset, seed: int) -> ClassifierTraining:
+        """The network before it knows deleted patches."""
+        recipe = RECIPES[self.dataset]
+        return ClassifierTraining(
+            network=network,
+            data=data,
+            objective="ce",
+            image_size_px=recipe.size_px,
+            epochs=self.epochs or recipe.epochs,
+            batch_size=recipe.batch_size,
+            learning_rate=recipe.learning_rate,
+            seed=seed,
+        )
+
+    @property
+    def streamed_protocols(self) -> tuple[str, ...]:
+        """Protocols over the images themselves, each name once."""
+        return tuple(name for name in dict.fromkeys(self.protocols) if name != GridPg.name)
+
+    @property
+    def grids_asked_for(self) -> bool:
+        """Whether mosaics are judged, too; never in a smoke run, whose network knows no class."""
+        return not self.smoke and not {"all", GridPg.name}.isdisjoint(self.protocols)
+
+    def grid_evaluations(
+        self,
+        classifier: ClassifierTraining,
+        methods: Sequence[Attribution],
+        compared: Sequence[ClassifierTraining],
+    ) -> Iterator[GridEvaluation]:
+        """The grid pointing game of a network as it was trained, which is the one that it is for.
+
+        Args:
+            classifier: the network.
+            methods: those that suit it.
+            compared: all networks of its seed, which choose common images.
+        """
+        recipe = RECIPES[self.dataset]
+        for method in methods:
+            yield GridEvaluation(
+                of=classifier,
+                attribution=method,
+                side=self.grid_side or recipe.grid_side,
+                grids=self.grids or recipe.grids,
+                images=self.grid_images,
+                compared=tuple(compared) if self.grid_images == "common" else (),
+            )
 
     def at_size(self, method: Attribution) -> Attribution:
         """The method with the sample's number of copies, on the sample."""
@@ -195,7 +254,7 @@ class IdsdsMethods(Sweep):
             ValueError: an unknown name, or one that needs what the images do not come with.
         """
         known = [name for name in Metric.registered if name not in APART]
-        for name in dict.fromkeys(self.protocols):
+        for name in self.streamed_protocols:
             if name == "all":
                 yield deletion_protocol(training, self.patches, Zero())
                 candidates = [Metric.named(other) for other in known]
@@ -218,6 +277,13 @@ class IdsdsMethods(Sweep):
     def notes(self) -> list[str]:
         images = self.images or RECIPES[self.dataset].images
         lines = [f"every protocol judges {images or 'all'} validation images"]
+        if self.grids_asked_for:
+            recipe = RECIPES[self.dataset]
+            side = self.grid_side or recipe.grid_side
+            grids = self.grids or recipe.grids
+            lines.append(f"{GridPg.name} judges {grids} mosaics of {side} x {side} images")
+        elif self.smoke:
+            lines.append(f"{GridPg.name} is left out: the network of a smoke run knows no class")
         if self.dataset == "digit_scenes":
             lines += [
                 f"{name}: {field} {value} on the sample"

@@ -48,6 +48,11 @@ class Scored:
     failed: dict[str, tuple[str, str]] = field(default_factory=dict)
     forwards: int = 0
 
+    def fail(self, method: Attribution, error: Exception) -> None:
+        """Remember why a method has no rows; called where the error is caught."""
+        reason = f"{type(error).__name__}: {error}"
+        self.failed[method.key] = (reason, traceback.format_exc())
+
 
 @dataclass(frozen=True, eq=False)
 class Evaluator:
@@ -64,9 +69,17 @@ class Evaluator:
     def __call__(self, batch: Batch) -> Scored:
         """Scores of a batch. A method that raises loses its own rows; the others go on."""
         scored = Scored()
+        if not len(batch.targets):  # nothing to explain
+            return scored
         with evaluating(self.model.module), Passes(self.model, batch) as passes:
-            passes.expect(n for method in self.protocols for n in method.needs(self.model))
+            for method in self.protocols:
+                try:
+                    passes.expect(method.needs(self.model))
+                except Exception as error:  # a plug-in's error is its own: the trace is kept
+                    scored.fail(method, error)
             for method, protocols in self.protocols.items():
+                if method.key in scored.failed:
+                    continue
                 explain = partial(full_size_maps, method)
                 try:
                     maps = explain(passes)
@@ -74,9 +87,8 @@ class Evaluator:
                         rows_of(batch, method, protocol, *protocol.traced(passes, maps, explain))
                         for protocol in protocols
                     ]
-                except Exception as error:  # a plug-in's error is its own: the trace is kept
-                    reason = f"{type(error).__name__}: {error}"
-                    scored.failed[method.key] = (reason, traceback.format_exc())
+                except Exception as error:
+                    scored.fail(method, error)
                     continue
                 scored.rows += tables
                 scored.maps[method.key] = maps

@@ -21,8 +21,16 @@ from trainables.evaluator import ROWS
 
 @dataclass(frozen=True)
 class Part:
-    """What a part says of itself: its images, those that could not be read, methods that failed."""
+    """What a part says of itself.
 
+    Attributes:
+        result_ids: the results that it holds the rows of.
+        image_ids: its images.
+        skipped: why an image could not be read, by image id.
+        failed: reason and trace of each method that failed.
+    """
+
+    result_ids: tuple[str, ...]
     image_ids: tuple[str, ...]
     skipped: dict[str, str]
     failed: dict[str, tuple[str, str]]
@@ -30,18 +38,24 @@ class Part:
 
 def write_part(
     folder: Path,
+    result_ids: Sequence[str],
     image_ids: Sequence[str],
     tables: Iterable[pa.Table],
     skipped: dict[str, str],
     failed: dict[str, tuple[str, str]],
 ) -> None:
     """Leave the rows of some images; a part that is there is complete."""
-    about = {"image_ids": list(image_ids), "skipped": skipped, "failed": failed}
+    about = {
+        "result_ids": list(result_ids),
+        "image_ids": list(image_ids),
+        "skipped": skipped,
+        "failed": failed,
+    }
     table = pa.concat_tables([ROWS.empty_table(), *tables])
     table = table.replace_schema_metadata({"about": json.dumps(about)})
     buffer = io.BytesIO()
     pq.write_table(table, buffer)
-    name = hashlib.sha256("\0".join(image_ids).encode()).hexdigest()[:16]
+    name = hashlib.sha256("\0".join([*result_ids, "", *image_ids]).encode()).hexdigest()[:16]
     write_bytes(folder / f"{name}.parquet", buffer.getvalue())
 
 
@@ -54,23 +68,28 @@ def about(path: Path) -> Part:
     """What a part says of itself; its rows are not read."""
     said = json.loads(pq.read_schema(path).metadata[b"about"])
     failed = {key: (reason, trace) for key, (reason, trace) in said["failed"].items()}
-    return Part(tuple(said["image_ids"]), said["skipped"], failed)
+    return Part(tuple(said["result_ids"]), tuple(said["image_ids"]), said["skipped"], failed)
 
 
-def done_ids(folder: Path) -> set[str]:
-    """Images that need not be scored again."""
-    return {image_id for path in parts_of(folder) for image_id in about(path).image_ids}
+def done_ids(folder: Path, result_ids: Collection[str]) -> set[str]:
+    """Images that need not be scored again for these results."""
+    said = [about(path) for path in parts_of(folder)]
+    whole = [part for part in said if set(result_ids) <= set(part.result_ids)]
+    return {image_id for part in whole for image_id in part.image_ids}
 
 
-def gather(folder: Path, method_key: str, wanted: Collection[str]) -> pa.Table:
-    """All rows of one method, sorted by image and target, each image once.
+def gather(folder: Path, result_id: str, method_key: str, wanted: Collection[str]) -> pa.Table:
+    """All rows of one result, sorted by protocol, image and target, each image once.
 
     Parts of a worker that died may hold an image again: the first part counts.
     """
     seen: set[str] = set()
     tables = [ROWS.empty_table()]
     for path in parts_of(folder):
-        fresh = [i for i in about(path).image_ids if i in wanted and i not in seen]
+        part = about(path)
+        if result_id not in part.result_ids:
+            continue
+        fresh = [i for i in part.image_ids if i in wanted and i not in seen]
         seen.update(fresh)
         rows = pq.read_table(path, filters=pc.field("method_key") == method_key)
         kept = pc.is_in(rows["image_id"], value_set=pa.array(fresh, pa.string()))

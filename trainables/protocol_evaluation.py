@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -16,12 +16,15 @@ import trainables.metrics  # noqa: F401  (each registers its classes)
 from data_pipelines.configuration import outside_identity
 from data_pipelines.dataset import Dataset
 from data_pipelines.image_set import ImageSet
+from data_pipelines.manifest import MAX_SKIPPED_FRACTION, check_skipped
 from trainables.attribution.attribution import Attribution
 from trainables.batch import Batch
 from trainables.evaluator import Evaluator
 from trainables.example_maps import chosen_examples, keep_maps, leave_examples
+from trainables.idsds_finetuning import check_deletion_protocol
 from trainables.metrics.curve import CurveMetric
 from trainables.metrics.metric import Metric
+from trainables.metrics.single_deletion import SingleDeletion
 from trainables.models.network import Network, evaluating
 from trainables.parts import about as about_part
 from trainables.parts import (
@@ -36,6 +39,9 @@ from trainables.parts import (
 from trainables.result import Result
 from trainables.training import Training, restore
 from trainables.trial import Trial
+
+if TYPE_CHECKING:
+    from trainables.grid_evaluation import GridEvaluation
 
 ExplainedClass = Literal["ground_truth", "predicted"]
 PART_IMAGES = 16
@@ -110,6 +116,9 @@ class ProtocolEvaluation(Result):
         if not self.protocols:
             raise ValueError(f"{self.label}: needs at least one protocol")
         self.attribution.check(self.network)
+        for protocol in self.protocols:
+            if isinstance(protocol, SingleDeletion):
+                check_deletion_protocol(protocol, self.of)
 
     def chosen_ids(self, image_ids: Sequence[str]) -> set[str]:
         """The images that are scored: a function of the seed and of the ids of the split."""
@@ -122,15 +131,19 @@ class ProtocolEvaluation(Result):
     def compute(self, trial: Trial) -> None:
         """The plain loop over a resident split; a launch streams the same images to actors."""
         images, parts = trial.images(self.split), trial.folder / "parts"
-        wanted = self.chosen_ids(images.image_ids.tolist())
-        rows = np.flatnonzero(np.isin(images.image_ids, sorted(wanted - done_ids(parts))))
+        wanted = self.chosen_ids([*images.image_ids.tolist(), *images.skipped])
+        left = wanted - done_ids(parts, [self.result_id])
+        rows = np.flatnonzero(np.isin(images.image_ids, sorted(left)))
         scorer = Scorer((self,), trial, images)
+        damaged = {name: why for name, why in images.skipped.items() if name in left}
+        if damaged:
+            write_part(parts, scorer.result_ids, list(damaged), (), damaged, {})
         for start in range(0, len(rows), PART_IMAGES):
             chosen = rows[start : start + PART_IMAGES]
             ids = images.image_ids[chosen].tolist()
             scorer(parts, ids, images.images(chosen), {})
-        failed = conclude(self, trial, parts, wanted)
-        discard(parts)
+        failed, _ = conclude(self, trial, parts, wanted)
+        discard(parts)  # those of a method that failed too: it is tried again
         if failed:
             raise ValueError(failed)
 
@@ -142,6 +155,7 @@ class Scorer:
         self, bundle: Sequence[ProtocolEvaluation], trial: Trial, annotations: ImageSet
     ) -> None:
         first = bundle[0]
+        self.result_ids = [result.result_id for result in bundle]
         self.annotations, self.device = annotations, trial.device
         self.where = {name: row for row, name in enumerate(annotations.image_ids.tolist())}
         self.explained_class = first.explained_class
@@ -159,7 +173,7 @@ class Scorer:
         """Score images (B, 3, H, W) uint8 and leave a part; returns the image-forwards."""
         sound = [i for i, name in enumerate(image_ids) if name not in skipped]
         if not sound:
-            write_part(parts, image_ids, (), skipped, {})
+            write_part(parts, self.result_ids, image_ids, (), skipped, {})
             return 0
         batch = self.batch_of([image_ids[i] for i in sound], pixels[sound])
         scored = self.evaluator(batch)
@@ -167,7 +181,7 @@ class Scorer:
             *(parts / "maps", self.kept, self.annotations),
             *(batch, pixels[sound], scored.maps),
         )
-        write_part(parts, image_ids, scored.rows, skipped, scored.failed)
+        write_part(parts, self.result_ids, image_ids, scored.rows, skipped, scored.failed)
         return scored.forwards
 
     def batch_of(self, image_ids: list[str], pixels: np.ndarray) -> Batch:
@@ -197,22 +211,33 @@ class Scorer:
         )
 
 
-def conclude(result: ProtocolEvaluation, trial: Trial, parts: Path, wanted: Collection[str]) -> str:
+def conclude(
+    result: ProtocolEvaluation | GridEvaluation,
+    trial: Trial,
+    parts: Path,
+    wanted: Collection[str],
+) -> tuple[str, str]:
     """Put a result's rows together, report means and leave rows and curves.
 
     Returns:
-        Why the result failed; empty where it did not.
+        Why the result failed, and the trace; empty where it did not.
+
+    Raises:
+        ValueError: too many of the images are damaged.
     """
     said = [about_part(path) for path in parts_of(parts)]
+    said = [part for part in said if result.result_id in part.result_ids]
     for part in said:
         if result.attribution.key in part.failed:
-            return part.failed[result.attribution.key][0]
+            return part.failed[result.attribution.key]
     missing = set(wanted) - {image_id for part in said for image_id in part.image_ids}
     if missing:
-        return f"{len(missing)} images were not scored, first {min(missing)}; run the command again"
-    rows = gather(parts, result.attribution.key, wanted)
+        reason = f"{len(missing)} images were not scored, first {min(missing)}"
+        return f"{reason}; run the command again", ""
+    skipped = {i: why for part in said for i, why in part.skipped.items() if i in wanted}
+    check_skipped(result.label, len(wanted) - len(skipped), skipped, MAX_SKIPPED_FRACTION)
+    rows = gather(parts, result.result_id, result.attribution.key, wanted)
     metrics: dict[str, float] = {"images": float(len(wanted))}
-    skipped = {image_id for part in said for image_id in part.skipped if image_id in wanted}
     metrics["skipped_images"] = float(len(skipped))
     curves: dict[str, np.ndarray] = {}
     for protocol in result.protocols:
@@ -233,4 +258,4 @@ def conclude(result: ProtocolEvaluation, trial: Trial, parts: Path, wanted: Coll
     leave_examples(parts / "maps", result.attribution.key, trial.artifacts / "examples.npz")
     trial.report(1, metrics)
     trial.finish({"images": len(wanted), "skipped": sorted(skipped)})
-    return ""
+    return "", ""

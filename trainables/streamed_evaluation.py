@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import ray
 import ray.data
+from ray.exceptions import RayError
 
 from data_pipelines.dataset import Dataset
 from data_pipelines.image_set import ImageSet, assemble
@@ -27,6 +27,8 @@ from trainables.trial import Event, Trial, environment
 
 READER_CPUS = 0.25
 """CPU share of a task that reads or decodes: two of them beside the actors of one node."""
+MAX_DEATHS = 2
+"""How often a batch whose actor died is scored again."""
 
 
 class ScoringActor:
@@ -94,13 +96,13 @@ def stream(
         gpus: of each actor.
     """
     first, started = bundle[0], time.monotonic()
-    for result in bundle:
-        emit({"event": "running", "result_id": result.result_id, "pid": 0, "device": "actors"})
+    result_ids = [result.result_id for result in bundle]
+    for result_id in result_ids:
+        emit({"event": "running", "result_id": result_id, "pid": 0, "device": "actors"})
     ids = manifest.table(first.split)["image_id"].to_pylist()
     wanted = first.chosen_ids(ids)
-    parts = storage / "parts" / folder_of(bundle)
-    parts.mkdir(parents=True, exist_ok=True)
-    left = frozenset(wanted - done_ids(parts))
+    parts = parts_folder(storage, first)
+    left = frozenset(wanted - done_ids(parts, result_ids))
     if left:
         write_shards(dataset, manifest, first.split)
         annotations = assemble(
@@ -133,40 +135,50 @@ def stream(
                     concurrency=actors,
                     num_cpus=cpus,
                     num_gpus=gpus,
+                    max_task_retries=MAX_DEATHS,
                 )
                 .iter_batches(batch_size=None)
             )
             scored = len(wanted) - len(left)
-            for batch in batches:
+            told = iter(batches)
+            while True:
+                try:
+                    batch = next(told, None)
+                except RayError as error:  # an actor that fails or dies takes its bundle along
+                    lost = str(error).strip().splitlines() or [type(error).__name__]
+                    for result_id in result_ids:
+                        emit(failure(result_id, lost[-1], traceback.format_exc()))
+                    return
+                if batch is None:
+                    break
                 scored += int(batch["images"].sum())
                 share = scored / len(wanted)
                 speed = (scored - len(wanted) + len(left)) / (time.monotonic() - started)
                 text = f"{scored}/{len(wanted)} images, {speed:.1f} images/s"
-                for result in bundle:
+                for result_id in result_ids:
                     emit(
-                        {
-                            "event": "progress",
-                            "result_id": result.result_id,
-                            "share": share,
-                            "text": text,
-                        }
+                        {"event": "progress", "result_id": result_id, "share": share, "text": text}
                     )
     for result in bundle:
         trial = Trial(result, storage, {}, emit)
         try:
-            reason, trace = conclude(result, trial, parts, wanted), ""
+            reason, trace = conclude(result, trial, parts, wanted)
         except Exception as error:  # a plug-in's reduction fails its own result, never the others
             reason, trace = f"{type(error).__name__}: {error}", traceback.format_exc()
-        told: Event = {"result_id": result.result_id}
         if reason:
-            told |= {"event": "failed", "reason": reason, "traceback": trace}
+            emit(failure(result.result_id, reason, trace))
         else:
-            told |= {"event": "finished", "seconds": time.monotonic() - started}
-        emit(told)
-    discard(parts)
+            seconds = time.monotonic() - started
+            emit({"event": "finished", "result_id": result.result_id, "seconds": seconds})
+    if wanted <= done_ids(parts, result_ids):  # also what failed: it is tried again from nothing
+        discard(parts)
 
 
-def folder_of(bundle: Sequence[ProtocolEvaluation]) -> str:
-    """A name for what is missing: the same command finds its parts again."""
-    text = json.dumps(sorted(result.result_id for result in bundle))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def failure(result_id: str, reason: str, trace: str) -> Event:
+    """The event that a result failed."""
+    return {"event": "failed", "result_id": result_id, "reason": reason, "traceback": trace}
+
+
+def parts_folder(storage: Path, result: ProtocolEvaluation) -> Path:
+    """Where the parts of a result's bundle lie until they are put together."""
+    return storage / "parts" / hashlib.sha256(result.bundle.encode()).hexdigest()[:16]

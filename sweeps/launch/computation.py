@@ -25,7 +25,10 @@ from sweeps.launch.stages import Events, run_stages, wait_for
 from sweeps.launch.sweep import Sweep
 from sweeps.launch.weights import prune
 from trainables.lease import Lease, computed_elsewhere
+from trainables.parts import discard
+from trainables.protocol_evaluation import ProtocolEvaluation
 from trainables.result import Result
+from trainables.streamed_evaluation import parts_folder
 from trainables.tracking import Tracking
 from trainables.trial import FeedKey
 
@@ -176,9 +179,11 @@ def ray_running(
 
 
 def forget(results: Mapping[str, Result], storage: Path) -> None:
-    """Drop checkpoints, so that the results are computed from nothing."""
-    for result_id in results:
+    """Drop checkpoints and parts, so that the results are computed from nothing."""
+    for result_id, result in results.items():
         (storage / result_id / "checkpoint.safetensors").unlink(missing_ok=True)
+        if isinstance(result, ProtocolEvaluation):
+            discard(parts_folder(storage, result))
 
 
 def flags_of(sweep: Sweep) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import time
 import uuid
@@ -251,12 +252,12 @@ def score(
 ) -> None:
     """Stream a bundle of evaluations through actors; no trial runs meanwhile.
 
-    Each node keeps half a CPU for reading and decoding; an actor takes a CPU (its threads) or, on
-    a node of two, three quarters of one, so that two of them fit beside the readers.
+    Each node keeps half a CPU for reading and decoding; its actors, one for each CPU (or as many
+    as have their threads), share the rest evenly.
     """
-    cpus, gpus = ray.cluster_resources().get("CPU", 1.0), sweep.gpus_per_trial
-    each = 0.75 * max(result.threads for result in bundle)
-    actors = max(1, int((cpus - 2 * READER_CPUS) / each))
+    gpus = sweep.gpus_per_trial
+    cpus = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
+    each, actors = shares(cpus, max(result.threads for result in bundle))
     if gpus:
         actors = max(1, min(actors, int(ray.cluster_resources().get("GPU", 0.0) / gpus)))
     if sweep.max_concurrent:
@@ -274,6 +275,19 @@ def score(
         events.listening = False
     if events.stop:
         raise KeyboardInterrupt
+
+
+def shares(cpus: list[float], threads: int) -> tuple[float, int]:
+    """CPUs that an actor asks for, and how many actors fit beside the readers.
+
+    Args:
+        cpus: of each node.
+        threads: of an actor.
+    """
+    largest = max(cpus)
+    each = (largest - 2 * READER_CPUS) / max(1, int(largest / threads))
+    each = math.floor(each * 1000) / 1000  # Ray counts in steps of 0.0001
+    return each, max(1, sum(int((node - 2 * READER_CPUS) / each) for node in cpus))
 
 
 def wait_for(result_ids: Iterable[str], tracking: Tracking, events: Events) -> None:
