@@ -129,6 +129,8 @@ class IdsdsMethods(Sweep):
     """Cells of the deletion grid: 4, 16 or 64. 16 in the paper."""
     images: int = 0
     """Images that are judged. 0: all 50,000 as in the paper, 100 on the sample."""
+    save_maps: tuple[str, ...] = ("4",)
+    """Images whose maps are kept and shown: how many, or which ids."""
     grids: int = 0
     """Mosaics of the grid pointing game. 0: 500 as in How to Probe, 16 on the sample."""
     grid_side: Literal[0, 2, 3] = 0
@@ -191,6 +193,7 @@ class IdsdsMethods(Sweep):
                             attribution=method,
                             protocols=tuple(self.chosen_protocols(training, method)),
                             images=self.images or recipe.images,
+                            save_maps=self.save_maps,
                         )
 
     def classifier(self, network: Network, data: Dataset, seed: int) -> ClassifierTraining:

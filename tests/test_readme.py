@@ -26,6 +26,10 @@ from trainables.models.network import Network
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 LONG = ("make demo", "make test")
+SMOKE = {
+    "sweeps/guidance_lambda.py": ["--smoke", "--baseline-epochs", "1"],
+    "sweeps/idsds_methods.py": ["--smoke"],
+}
 
 
 def blocks(language: str) -> list[str]:
@@ -49,7 +53,7 @@ def test_every_other_command_runs_on_shared_data(tmp_path):
     for command in (c for c in commands("") if c not in LONG):
         words = shlex.split(command)
         assert words[0] == "python"
-        smoke = ["--smoke", "--baseline-epochs", "1"] if words[1].startswith("sweeps/") else []
+        smoke = SMOKE.get(words[1], [])
         done = subprocess.run(
             [sys.executable, *words[1:], *smoke],
             cwd=ROOT, env=environment, capture_output=True, text=True, check=False,

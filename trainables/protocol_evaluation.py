@@ -13,12 +13,14 @@ import torch
 
 import trainables.attribution
 import trainables.metrics  # noqa: F401  (each registers its classes)
+from data_pipelines.configuration import outside_identity
 from data_pipelines.dataset import Dataset
 from data_pipelines.image_set import ImageSet
 from data_pipelines.manifest import MAX_SKIPPED_FRACTION, check_skipped
 from trainables.attribution.attribution import Attribution
 from trainables.batch import Batch
 from trainables.evaluator import Evaluator
+from trainables.example_maps import chosen_examples, keep_maps, leave_examples
 from trainables.idsds_finetuning import check_deletion_protocol
 from trainables.metrics.curve import CurveMetric
 from trainables.metrics.metric import Metric
@@ -56,6 +58,7 @@ class ProtocolEvaluation(Result):
 
     name: ClassVar[str] = "protocol_evaluation"
     paper: ClassVar[str] = "IDSDS, NeurIPS 2024"
+    streamed: ClassVar[bool] = True
 
     of: Training
     """What is judged, at the epoch that it selected."""
@@ -67,6 +70,8 @@ class ProtocolEvaluation(Result):
     """Images of the split, drawn by seed; 0 for all of them."""
     explained_class: ExplainedClass = "ground_truth"
     """Whose logit is explained: every true class of an image, or the predicted one."""
+    save_maps: tuple[str, ...] = outside_identity(default=("4",))
+    """Images whose maps are kept to be looked at: how many, or which ids."""
 
     def __post_init__(self) -> None:
         """Check the number of images."""
@@ -160,6 +165,8 @@ class Scorer:
         self.annotations, self.device = annotations, trial.device
         self.where = {name: row for row, name in enumerate(annotations.image_ids.tolist())}
         self.explained_class = first.explained_class
+        ids = first.chosen_ids(annotations.image_ids.tolist())
+        self.kept = chosen_examples(first.save_maps, ids)
         summary = trial.summary_of(first.of)
         self.model = first.network.build(len(annotations.classes))
         self.model.module.to(trial.device)
@@ -176,6 +183,10 @@ class Scorer:
             return 0
         batch = self.batch_of([image_ids[i] for i in sound], pixels[sound])
         scored = self.evaluator(batch)
+        keep_maps(
+            *(parts / "maps", self.kept, self.annotations),
+            *(batch, pixels[sound], scored.maps),
+        )
         write_part(parts, self.result_ids, image_ids, scored.rows, skipped, scored.failed)
         return scored.forwards
 
@@ -250,6 +261,7 @@ def conclude(
     if curves:
         with (trial.artifacts / "curves.npz").open("wb") as file:
             np.savez(file, **curves)  # type: ignore[arg-type]
+    leave_examples(parts / "maps", result.attribution.key, trial.artifacts / "examples.npz")
     trial.report(1, metrics)
     trial.finish({"images": len(wanted), "skipped": sorted(skipped)})
     return "", ""

@@ -19,6 +19,8 @@ class Result(Configuration, family=True):
 
     paper: ClassVar[str] = ""
     """Where the training or evaluation was published."""
+    streamed: ClassVar[bool] = False
+    """Whether a launch streams its images to actors; otherwise a trial reads a resident split."""
 
     seed: int = 0
     """Drives initialization, shuffling and draws; each from its own stream of (seed, epoch)."""

@@ -181,9 +181,9 @@ def check_shared(sweep: Sweep, folders: Iterable[Path]) -> None:
 def feeds_for(
     results: Iterable[Result], dataset: Dataset, manifest: Manifest
 ) -> dict[FeedKey, ResidentSplit]:
-    """Decode each split that a result reads, once for the whole sweep."""
+    """Decode each split that a trial reads, once for the whole sweep."""
     feeds: dict[FeedKey, ResidentSplit] = {}
-    for result in results:
+    for result in (r for r in results if not r.streamed):
         for split in result.splits:
             key = feed_key(result, split)
             if key not in feeds:

@@ -33,6 +33,8 @@ from trainables.tracking import Tracking
 from trainables.trial import FeedKey
 
 DONE, SOME_FAILED, INTERRUPTED = 0, 1, 130
+SHOWN = 4
+"""Figures whose paths are printed; the page shows them all."""
 
 
 def run_launch(
@@ -132,9 +134,11 @@ def finish(
         if not events.failed:
             prune(plan.wanted.values(), findings.kept, storage)
     tracking.close_launch("FINISHED" if not events.failed else "FAILED", summary, files)
-    for path in files:
-        if path.suffix in (".html", ".png"):
-            print(f"wrote {path}")
+    figures = [path for path in files if path.suffix == ".png"]
+    for path in [f for f in files if f.suffix == ".html"] + figures[:SHOWN]:
+        print(f"wrote {path}")
+    if len(figures) > SHOWN:
+        print(f"      and {len(figures) - SHOWN} more figures beside it")
     print(
         f"compare the runs: mlflow ui --backend-store-uri {redacted(sweep.tracking_uri)}   "
         "(or: make ui)"

@@ -187,7 +187,7 @@ def run_stages(
                     ready.append(result)
             if ready:
                 bundles.append(ready)
-        streamed = [b for b in bundles if all(isinstance(r, ProtocolEvaluation) for r in b)]
+        streamed = [b for b in bundles if b[0].streamed]
         trials = [b for b in bundles if b not in streamed]
         if trials:
             fit(trials, sweep, storage, feeds, events)

@@ -118,8 +118,8 @@ class ChannelClusters:
         lowest, spread = lowest_and_spread(masks)
         unit = functional.normalize(stretched(masks).flatten(1), dim=1)
         label = clustered(1 - unit @ unit.mT, self.threshold).to(channels.device)
-        scaled = (channels - lowest) / spread
-        return torch.zeros_like(scaled[: int(label.max()) + 1]).index_add_(0, label, scaled)
+        members = functional.one_hot(label).to(channels).mT
+        return torch.einsum("md,dhw->mhw", members, (channels - lowest) / spread)
 
 
 def clustered(distance: Tensor, threshold: float) -> Tensor:

@@ -27,7 +27,7 @@ from trainables.models import bcos_layers, bcos_norms
 from trainables.models.bcos_layers import BcosConv2d, Dynamic, LogitLayer, explanation_mode
 from trainables.models.bcos_norms import BatchNormUncentered2d, PositionNorm2d
 from trainables.models.bcos_resnet import Residual, ResNet
-from trainables.models.bcos_vit import SmallBcosViTc
+from trainables.models.bcos_vit import SmallBcosViTc, positions
 from trainables.models.network import DEPTHS, Model, evaluating
 from trainables.models.small_resnet import SmallResNet
 from trainables.passes import Gradient, Passes
@@ -347,24 +347,20 @@ class TestCompleteness:
             assert passes.counts.forwards == 2  # one forward serves both modes
             assert passes.counts.backwards["input"] == 4
 
-    @pytest.mark.parametrize("layer", DEPTHS[1:])
-    def test_in_a_vision_transformer_it_does_from_the_first_tokens_on(self, layer):
-        total, logits = self.vit(layer)
-        torch.testing.assert_close(total, logits, rtol=1e-10, atol=1e-12)
-
-    def test_at_its_input_the_part_of_the_position_code_is_missing(self):
-        total, logits = self.vit("input")
-        assert not torch.allclose(total, logits, rtol=1e-3)
-        total, logits = self.vit("0.to_patch_embedding")
-        assert not torch.allclose(total, logits, rtol=1e-3)
-
-    def vit(self, layer: str) -> tuple[Tensor, Tensor]:
+    @pytest.mark.parametrize("layer", DEPTHS)
+    def test_in_a_vision_transformer_it_does_except_for_the_position_code_at_the_input(self, layer):
         model, targets = small_vit(), torch.tensor([3, 0])
+        method, embedding = Bcos(layer=layer), "0.to_patch_embedding"
         batch = Batch.single(guided_images(2, 32), targets)
         with evaluating(model.module), Passes(model, batch) as passes:
-            maps, logits = Bcos(layer=layer)(passes), passes.logits
-        dims = tuple(range(1, maps.ndim))
-        return maps.sum(dims) + model.module[1].bias, logits.gather(1, targets[:, None])[:, 0]
+            passes.expect([*method.needs(model), Gradient(layer=embedding, mode="explanation")])
+            total, logits = method(passes).sum((1, 2)) + model.module[1].bias, passes.logits
+            weights = passes.get(Gradient(layer=embedding, mode="explanation"))  # (N, h, w, D)
+        logits = logits.gather(1, targets[:, None])[:, 0]
+        if layer == "input":
+            assert not torch.allclose(total, logits, rtol=1e-3)
+            total = total + (weights * positions(4, 4, 64)).sum((1, 2, 3))
+        torch.testing.assert_close(total, logits, rtol=1e-6, atol=1e-6)  # the code is float32
 
 
 class TestWhatSuits:

@@ -28,17 +28,20 @@ def merges(module: nn.Module) -> Iterator[tuple[nn.Module, nn.Module]]:
     their names matter.
     """
     for part in module.modules():
-        for linear, norm in _merges_in(part):
-            yield part.get_submodule(linear), part.get_submodule(norm)
+        for before, after in _pairs_in(part):
+            linear, norm = last_of(part.get_submodule(before)), part.get_submodule(after)
+            if isinstance(linear, LINEARS) and getattr(norm, "running_var", None) is not None:
+                yield linear, norm
 
 
 _known: WeakKeyDictionary[nn.Module, tuple[object, list[tuple[str, str]]]] = WeakKeyDictionary()
 
 
-def _merges_in(part: nn.Module) -> list[tuple[str, str]]:
-    """Names of the pairs among a module's own steps; remembered while its children are of a kind.
+def _pairs_in(part: nn.Module) -> list[tuple[str, str]]:
+    """Names of each norm and the step before it, which gives its output to the norm alone.
 
-    Tracing takes a millisecond a block, too much for every batch.
+    Remembered while the module's children are of a kind: tracing takes a millisecond a block, too
+    much for every batch.
     """
     kinds = [(name, type(child)) for name, child in part.named_children()]
     if not any(issubclass(kind, _BatchNorm) for _, kind in kinds):
@@ -46,32 +49,23 @@ def _merges_in(part: nn.Module) -> list[tuple[str, str]]:
     if part not in _known or _known[part][0] != kinds:
         graph = traced(part)
         steps = [node for node in graph.nodes if node.op == "call_module"] if graph else []
-        pairs = [
-            (last_of(part, str(node.args[0].target)), str(node.target))
-            for node in steps
-            if node.args and node.args[0] in steps and len(node.args[0].users) == 1
-        ]
-        _known[part] = kinds, [pair for pair in pairs if _can_merge(part, *pair)]
+        _known[part] = (
+            kinds,
+            [
+                (str(node.args[0].target), str(node.target))
+                for node in steps
+                if node.args and node.args[0] in steps and len(node.args[0].users) == 1
+                if forward_name(part.get_submodule(str(node.target))) in NORMS
+            ],
+        )
     return _known[part][1]
 
 
-def last_of(part: nn.Module, path: str) -> str:
-    """The layer below a path that gives its output: that itself, or the last of a sequence."""
-    layer = part.get_submodule(path)
+def last_of(layer: nn.Module) -> nn.Module:
+    """The layer that gives the output: itself, or the last of a sequence."""
     while isinstance(layer, nn.Sequential) and len(layer):
-        (name, layer) = list(layer.named_children())[-1]
-        path = f"{path}.{name}"
-    return path
-
-
-def _can_merge(part: nn.Module, linear: str, norm: str) -> bool:
-    """Whether these are a linear layer and a norm that has statistics of its own."""
-    layer = part.get_submodule(norm)
-    return (
-        isinstance(part.get_submodule(linear), LINEARS)
-        and forward_name(layer) in NORMS
-        and getattr(layer, "running_var", None) is not None
-    )
+        layer = layer[-1]
+    return layer
 
 
 @torch.no_grad()
