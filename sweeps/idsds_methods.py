@@ -166,6 +166,8 @@ class IdsdsMethods(Sweep):
         recipe = RECIPES[self.dataset]
         if not self.methods:
             raise ValueError("--methods: give at least one method")
+        if not self.protocols:
+            raise ValueError("--protocols: give at least one protocol")
         networks = [network_of(name) for name in self.models or recipe.models]
         methods = {n: choose(self.methods, n, self.at_size).methods for n in networks}
         for seed in self.seeds or (0,):
@@ -185,8 +187,9 @@ class IdsdsMethods(Sweep):
                 if self.grids_asked_for:
                     yield from self.grid_evaluations(classifier, of_network, classifiers)
                 trainings: tuple[Training, ...] = (classifier, finetuned)
+                if self.streamed_protocols:
+                    yield finetuned
                 for training in trainings if self.streamed_protocols else ():
-                    yield training
                     for method in of_network:
                         yield ProtocolEvaluation(
                             of=training,

@@ -42,6 +42,7 @@ def test_each_method_plays_on_the_network_as_it_was_trained(protocols):
         one.check()
     streamed = [one for one in results if isinstance(one, ProtocolEvaluation)]
     assert len(streamed) == 4
+    assert len({one.result_id for one in results}) == len(results)
     assert not any(p.name == "grid_pg" for one in streamed for p in one.protocols)
 
 
