@@ -140,8 +140,13 @@ def is_identity(f: Field[Any]) -> bool:
 
 
 def default_of(f: Field[Any]) -> Any:
-    """The field's default value, or MISSING."""
-    return f.default_factory() if f.default_factory is not MISSING else f.default
+    """The field's default value, or MISSING.
+
+    A plug-in's class goes to the workers by value, and with it a copy of MISSING.
+    """
+    if callable(f.default_factory):
+        return f.default_factory()
+    return MISSING if isinstance(f.default, type(MISSING)) else f.default
 
 
 _annotated: dict[type, tuple[tuple[Field[Any], Any], ...]] = {}

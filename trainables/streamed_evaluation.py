@@ -6,7 +6,7 @@ import hashlib
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,6 @@ from trainables.trial import Event, Trial, environment
 
 READER_CPUS = 0.25
 """CPU share of a task that reads or decodes: two of them beside the actors of one node."""
-MAX_DEATHS = 2
-"""How often a batch whose actor died is scored again."""
 
 
 class ScoringActor:
@@ -42,12 +40,16 @@ class ScoringActor:
         annotations: ray.ObjectRef[ImageSet],
         source: str,
     ) -> None:
-        if source_fingerprint() != source:
+        self.bundle, self.storage, self.parts = bundle, Path(storage), Path(parts)
+        self.annotations, self.source = annotations, source
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        """Made by the first batch: an error here would have Ray start the actor again and again."""
+        if source_fingerprint() != self.source:
             raise RuntimeError("this worker runs other code than the driver; run the command again")
-        self.bundle, self.parts = bundle, Path(parts)
-        trial = Trial(bundle[0], Path(storage), {}, lambda _: None)
-        with environment(bundle[0]):
-            self.scorer = Scorer(bundle, trial, ray.get(annotations))
+        trial = Trial(self.bundle[0], self.storage, {}, lambda _: None)
+        return Scorer(self.bundle, trial, ray.get(self.annotations))
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Score a batch of columns image_id, pixels, decode_error."""
@@ -135,7 +137,6 @@ def stream(
                     concurrency=actors,
                     num_cpus=cpus,
                     num_gpus=gpus,
-                    max_task_retries=MAX_DEATHS,
                 )
                 .iter_batches(batch_size=None)
             )
