@@ -186,10 +186,11 @@ class IdsdsMethods(Sweep):
                 yield classifier
                 if self.grids_asked_for:
                     yield from self.grid_evaluations(classifier, of_network, classifiers)
+                if not self.streamed_protocols:
+                    continue
+                yield finetuned
                 trainings: tuple[Training, ...] = (classifier, finetuned)
-                if self.streamed_protocols:
-                    yield finetuned
-                for training in trainings if self.streamed_protocols else ():
+                for training in trainings:
                     for method in of_network:
                         yield ProtocolEvaluation(
                             of=training,

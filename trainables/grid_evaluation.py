@@ -165,13 +165,11 @@ class GridEvaluation(Result):
         left = [row for row, name in enumerate(names) if name not in done]
         model = restored(trial, self.of, len(images.classes))
         evaluator = Evaluator(model, {self.attribution: self.protocols})
-        # as many pixels at once as an evaluation of whole images has
-        size = max(1, PART_IMAGES // self.side**2)
         for start in range(0, len(left), PART_IMAGES):
             part = left[start : start + PART_IMAGES]
+            # one at a time: it has the pixels of several images and as many explanations
             scored = [
-                evaluator(mosaics(model, images, grids, names, part[i : i + size], trial.device))
-                for i in range(0, len(part), size)
+                evaluator(mosaics(model, images, grids, names, [row], trial.device)) for row in part
             ]
             failed = {key: why for one in scored for key, why in one.failed.items()}
             tables = [table for one in scored for table in one.rows]

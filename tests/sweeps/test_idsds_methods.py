@@ -62,7 +62,6 @@ def evaluations(**flags) -> list[ProtocolEvaluation]:
     [
         (["--protocols", "pixel_accuracy"], ["pixel_accuracy", "needs segments", "digit_scenes"]),
         (["--protocols", "on_object_epg"], ["on_object_epg", "needs segments"]),
-        (["--protocols", "grid_pg", "--grids", "-1"], ["grids = -1", "at least 1 mosaic"]),
         (["--protocols", "map_similarity"], ["map_similarity", "second network"]),
         (["--protocols", "nope"], ["'nope'", "epg, gini"]),
         (["--protocols"], ["at least one protocol"]),
