@@ -55,8 +55,13 @@ def write_part(
     table = table.replace_schema_metadata({"about": json.dumps(about)})
     buffer = io.BytesIO()
     pq.write_table(table, buffer)
+    write_bytes(part_path(folder, result_ids, image_ids), buffer.getvalue())
+
+
+def part_path(folder: Path, result_ids: Sequence[str], image_ids: Sequence[str]) -> Path:
+    """Where the part of these results and images lies, once it is complete."""
     name = hashlib.sha256("\0".join([*result_ids, "", *image_ids]).encode()).hexdigest()[:16]
-    write_bytes(folder / f"{name}.parquet", buffer.getvalue())
+    return folder / f"{name}.parquet"
 
 
 def parts_of(folder: Path) -> list[Path]:

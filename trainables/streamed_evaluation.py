@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import ray
 import ray.data
+from ray.data import DataContext
 from ray.exceptions import RayError
 
 from data_pipelines.dataset import Dataset
@@ -20,13 +21,15 @@ from data_pipelines.image_set import ImageSet, assemble
 from data_pipelines.manifest import Manifest
 from data_pipelines.shards import ordered_execution, shard_paths, write_shards
 from data_pipelines.transforms import decode_batch
-from trainables.parts import discard, done_ids
+from trainables.parts import discard, done_ids, part_path
 from trainables.protocol_evaluation import PART_IMAGES, ProtocolEvaluation, Scorer, conclude
 from trainables.source import source_fingerprint
 from trainables.trial import Event, Trial, environment
 
 READER_CPUS = 0.25
 """CPU share of a task that reads or decodes: two of them beside the actors of one node."""
+ROW_BYTES = 256
+"""What an image's name and error may take beside its pixels."""
 
 
 class ScoringActor:
@@ -56,8 +59,12 @@ class ScoringActor:
         errors = dict(zip(batch["image_id"].tolist(), batch["decode_error"].tolist(), strict=True))
         skipped = {image_id: error for image_id, error in errors.items() if error}
         pixels = np.ascontiguousarray(batch["pixels"].transpose(0, 3, 1, 2))
-        with environment(self.bundle[0]):
-            forwards = self.scorer(self.parts, list(errors), pixels, skipped)
+        result_ids = [result.result_id for result in self.bundle]
+        forwards = 0
+        if not part_path(self.parts, result_ids, list(errors)).exists():
+            # else: left by an actor that died in a later batch of the same task
+            with environment(self.bundle[0]):
+                forwards = self.scorer(self.parts, list(errors), pixels, skipped)
         return {"images": np.array([len(errors)]), "forwards": np.array([forwards])}
 
 
@@ -93,7 +100,7 @@ def stream(
         dataset: with its files.
         manifest: of the dataset.
         emit: takes what happens, as a trial's events.
-        actors: how many hold a model.
+        actors: how many hold a model; fewer where the images are too few for them.
         cpus: of each actor.
         gpus: of each actor.
     """
@@ -111,13 +118,16 @@ def stream(
             manifest, first.split, first.size_px, ids, [""] * len(ids), images_decoded=0
         )
         paths = [str(path) for path in shard_paths(manifest, first.split)]
+        row_bytes = 3 * first.size_px**2 + ROW_BYTES
         with ordered_execution():
+            # blocks of a part each, or one actor would have all of a small split
+            DataContext.get_current().target_max_block_size = PART_IMAGES * row_bytes
             batches = (
                 ray.data.read_parquet(
                     paths,
                     columns=["image_id", "image"],
                     override_num_blocks=len(paths),
-                    ray_remote_args={"num_cpus": READER_CPUS},
+                    num_cpus=READER_CPUS,
                 )
                 .map_batches(
                     partial(decode_wanted, size_px=first.size_px, wanted=left),
@@ -134,7 +144,7 @@ def stream(
                         "source": source_fingerprint(),
                     },
                     batch_size=PART_IMAGES,
-                    concurrency=actors,
+                    concurrency=max(1, min(actors, len(left) // PART_IMAGES)),
                     num_cpus=cpus,
                     num_gpus=gpus,
                 )

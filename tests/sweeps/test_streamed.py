@@ -16,7 +16,14 @@ pytestmark = [
     pytest.mark.timeout(1800),
 ]  # of the first that waits for a story
 
+RAYS_OWN = "ray/issues/53727"
+"""Ray says of each pool of actors that may start again that its arguments must not be lost."""
 METHODS = ("grad_cam", "input_x_gradient", "slow")
+
+
+def own_lines(err: str) -> list[str]:
+    """What is on the error stream but for the line of Ray's core that cannot be turned off."""
+    return [line for line in err.splitlines() if RAYS_OWN not in line]
 
 
 def evaluations(home) -> dict[str, object]:
@@ -27,7 +34,8 @@ def evaluations(home) -> dict[str, object]:
 
 def test_the_sweep_succeeds_and_prints_only_its_own_lines(streamed):
     ended = streamed.ended
-    assert (ended.code, ended.err) == (0, ""), ended
+    assert ended.code == 0, ended
+    assert own_lines(ended.err) == []
     assert "8 results: 0 are there, 8 to compute in 4 trials" in ended.out
     assert "images/s" in ended.out
     for noise in ("ray::", "MapWorker", "Dataset", "Running", "INFO", "WARNING"):
@@ -141,7 +149,8 @@ def test_an_actor_was_killed_and_another_took_over(disturbed):
 
 
 def test_the_same_command_completes_the_sweep(disturbed):
-    assert (disturbed.last.code, disturbed.last.err) == (0, ""), disturbed.last
+    assert disturbed.last.code == 0, disturbed.last
+    assert own_lines(disturbed.last.err) == []
     runs = disturbed.home.runs().values()
     assert len(runs) == 8
     assert {run.info.status for run in runs} == {"FINISHED"}
