@@ -123,11 +123,14 @@ def test_curves_are_kept_with_their_steps_and_interval(evaluated):
     assert metrics_of(evaluated)[f"val/{CURVE.key}"] == pytest.approx(area, rel=1e-5)
 
 
-def test_what_is_left_is_the_result_and_two_files(evaluated):
+def test_what_is_left_is_the_result_with_rows_curves_and_examples(evaluated):
     folder = evaluated.folder(EVALUATION)
     assert {path.name for path in folder.iterdir()} == {"result.json", "artifacts"}
     names = {path.name for path in (folder / "artifacts").iterdir()}
-    assert names == {"rows.parquet", "curves.npz"}
+    assert names == {"rows.parquet", "curves.npz", "examples.npz"}
+    with np.load(folder / "artifacts" / "examples.npz") as examples:
+        assert len(examples["image_ids"]) == 4
+        assert examples["maps"].shape == examples["images"].shape[:3]
     assert evaluated.summary(EVALUATION) == {"images": 16, "skipped": []}
     assert metrics_of(evaluated)["images"] == 16
     assert metrics_of(evaluated)["skipped_images"] == 0
@@ -161,7 +164,7 @@ def test_a_killed_evaluation_repeats_no_finished_part(bench, tmp_path, monkeypat
         with pytest.raises(KeyboardInterrupt):
             bench.run(EVALUATION)
     parts = bench.folder(EVALUATION) / "parts"
-    times = {path: path.stat().st_mtime_ns for path in parts.iterdir()}
+    times = {path: path.stat().st_mtime_ns for path in parts.glob("*.parquet")}
     assert len(times) == 2
 
     def go_on(self, folder, image_ids, *others):
