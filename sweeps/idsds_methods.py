@@ -85,7 +85,7 @@ SAMPLE = Recipe(  # ours: what two cores do in minutes
     step_epochs=2,
     models=("small_resnet",),
     images=100,
-    grids=16,
+    grids=25,
     grid_side=2,
 )
 RECIPES = {"digit_scenes": SAMPLE, "imagenet": IMAGENET}
@@ -132,7 +132,7 @@ class IdsdsMethods(Sweep):
     save_maps: tuple[str, ...] = ("4",)
     """Images whose maps are kept and shown: how many, or which ids."""
     grids: int = 0
-    """Mosaics of the grid pointing game. 0: 500 as in How to Probe, 16 on the sample."""
+    """Mosaics of the grid pointing game. 0: 500 as in How to Probe, 25 on the sample (100 explanations)."""
     grid_side: Literal[0, 2, 3] = 0
     """Images along a side of a mosaic. 0: 3 as in How to Probe, 2 on the sample."""
     grid_images: Literal["own", "common"] = "own"

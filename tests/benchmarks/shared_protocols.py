@@ -163,7 +163,8 @@ def measure(flags: SharedProtocols, group: str, model: Model, batch: Batch) -> N
         f"{flags.images} images of {flags.size_px} px"
     )
     print(
-        f"  FLOPs shared / least      {flops['shared'] / least(group, model, batch):.4f}  (goal 1.0)"
+        "  FLOPs shared / least      "
+        f"{flops['shared'] / least(group, model, batch):.4f}  (goal 1.0)"
     )
     print(f"  counted gain              {counted:.2f}")
     print(
