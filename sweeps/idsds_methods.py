@@ -132,7 +132,8 @@ class IdsdsMethods(Sweep):
     save_maps: tuple[str, ...] = ("4",)
     """Images whose maps are kept and shown: how many, or which ids."""
     grids: int = 0
-    """Mosaics of the grid pointing game. 0: 500 as in How to Probe, 25 on the sample (100 explanations)."""
+    """Mosaics of the grid pointing game. 0: 500 as in How to Probe, 25 on the sample, which makes
+    100 explanations."""
     grid_side: Literal[0, 2, 3] = 0
     """Images along a side of a mosaic. 0: 3 as in How to Probe, 2 on the sample."""
     grid_images: Literal["own", "common"] = "own"

@@ -162,10 +162,8 @@ def measure(flags: SharedProtocols, group: str, model: Model, batch: Batch) -> N
         f"\n{group}: {len(METHODS)} methods x {len(GROUPS[group])} protocols, {flags.model}, "
         f"{flags.images} images of {flags.size_px} px"
     )
-    print(
-        "  FLOPs shared / least      "
-        f"{flops['shared'] / least(group, model, batch):.4f}  (goal 1.0)"
-    )
+    needed = flops["shared"] / least(group, model, batch)
+    print(f"  FLOPs shared / least      {needed:.4f}  (goal 1.0)")
     print(f"  counted gain              {counted:.2f}")
     print(
         f"  wall-time gain            {gain:.2f}  "

@@ -37,7 +37,7 @@ def test_each_method_plays_on_the_network_as_it_was_trained(protocols):
     assert [one.attribution.key for one in grids] == ["grad_cam", "uniform"]
     assert all(isinstance(one.of, ClassifierTraining) for one in grids)
     assert len({one.bundle for one in grids}) == 1
-    assert {(one.side, one.grids, one.images) for one in grids} == {(2, 16, "own")}
+    assert {(one.side, one.grids, one.images) for one in grids} == {(2, 25, "own")}
     for one in grids:
         one.check()
     streamed = [one for one in results if isinstance(one, ProtocolEvaluation)]
