@@ -17,7 +17,7 @@ from ray.data import DataContext
 from ray.exceptions import RayError
 
 from data_pipelines.dataset import Dataset
-from data_pipelines.image_set import ImageSet, assemble
+from data_pipelines.image_set import assemble
 from data_pipelines.manifest import Manifest
 from data_pipelines.shards import ordered_execution, shard_paths, write_shards
 from data_pipelines.transforms import decode_batch
@@ -40,19 +40,25 @@ class ScoringActor:
         bundle: Sequence[ProtocolEvaluation],
         storage: str,
         parts: str,
-        annotations: ray.ObjectRef[ImageSet],
+        manifest: Manifest,
         source: str,
     ) -> None:
         self.bundle, self.storage, self.parts = bundle, Path(storage), Path(parts)
-        self.annotations, self.source = annotations, source
+        self.manifest, self.source = manifest, source
 
     @cached_property
     def scorer(self) -> Scorer:
         """Made by the first batch: an error here would have Ray start the actor again and again."""
         if source_fingerprint() != self.source:
             raise RuntimeError("this worker runs other code than the driver; run the command again")
-        trial = Trial(self.bundle[0], self.storage, {}, lambda _: None)
-        return Scorer(self.bundle, trial, ray.get(self.annotations))
+        first = self.bundle[0]
+        trial = Trial(first, self.storage, {}, lambda _: None)
+        ids = self.manifest.image_ids(first.split)
+        # every row as if it were sound: whether it is, its batch says
+        annotations = assemble(
+            self.manifest, first.split, first.size_px, ids, [""] * len(ids), images_decoded=0
+        )
+        return Scorer(self.bundle, trial, annotations)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Score a batch of columns image_id, pixels, decode_error."""
@@ -108,15 +114,11 @@ def stream(
     result_ids = [result.result_id for result in bundle]
     for result_id in result_ids:
         emit({"event": "running", "result_id": result_id, "pid": 0, "device": "actors"})
-    ids = manifest.table(first.split)["image_id"].to_pylist()
-    wanted = first.chosen_ids(ids)
+    wanted = first.chosen_ids(manifest.image_ids(first.split))
     parts = parts_folder(storage, first)
     left = frozenset(wanted - done_ids(parts, result_ids))
     if left:
         write_shards(dataset, manifest, first.split)
-        annotations = assemble(
-            manifest, first.split, first.size_px, ids, [""] * len(ids), images_decoded=0
-        )
         paths = [str(path) for path in shard_paths(manifest, first.split)]
         row_bytes = 3 * first.size_px**2 + ROW_BYTES
         with ordered_execution():
@@ -140,11 +142,13 @@ def stream(
                         "bundle": tuple(bundle),
                         "storage": str(storage),
                         "parts": str(parts),
-                        "annotations": ray.put(annotations),
+                        "manifest": manifest,
                         "source": source_fingerprint(),
                     },
                     batch_size=PART_IMAGES,
-                    concurrency=max(1, min(actors, len(left) // PART_IMAGES)),
+                    compute=ray.data.ActorPoolStrategy(
+                        size=max(1, min(actors, len(left) // PART_IMAGES))
+                    ),
                     num_cpus=cpus,
                     num_gpus=gpus,
                 )
