@@ -95,6 +95,7 @@ def test_perfect_map_beats_every_random_map(metric: Metric) -> None:
 BOX, OBJECT, DECIDED, PIXELS = 15, 10, 427, 432
 KNOWN = {
     "average_precision": (0.5, ((DECIDED - 9) ** 2 / DECIDED + 9 / 2) / DECIDED),
+    "bounding_box_iou": (BOX / PIXELS, 1 / BOX),
     "box_iou": (BOX / PIXELS, 1 / BOX),
     "entropy": (math.log2(PIXELS), 0),
     "epg": (BOX / PIXELS, 1),

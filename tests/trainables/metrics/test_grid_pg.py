@@ -63,12 +63,15 @@ def test_so_it_has_behind_the_papers_gaussian() -> None:
     )
 
 
-def test_mosaics_by_columns_are_those_of_the_mask() -> None:
+@pytest.mark.parametrize("smooth_px", [0, 15])
+def test_mosaics_by_columns_are_those_of_the_mask(smooth_px: int) -> None:
     names = ["rand_mixed", "gauss_cell5", "all_negative", "rand_pos"] + 5 * ["rand_mixed"]
     maps = torch.from_numpy(np.stack([golden[f"map/{name}"] for name in names]))
     by_column = cells(3, 48, 48).unflatten(0, (3, 3)).transpose(0, 1).flatten(0, 1)
-    ours = score(GridPg(smooth_px=0), maps, by_column)
-    np.testing.assert_allclose(np.nan_to_num(ours), golden["bcosv2_loc_smooth0"], atol=1e-6)
+    ours = score(GridPg(smooth_px=smooth_px), maps, by_column)
+    np.testing.assert_allclose(
+        np.nan_to_num(ours), golden[f"bcosv2_loc_smooth{smooth_px}"], atol=1e-6
+    )
 
 
 def test_epg_is_the_authors_up_to_their_rounding() -> None:
