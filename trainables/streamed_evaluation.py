@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import ray
 import ray.data
-from ray.data import DataContext
+from ray.data import ActorPoolStrategy, DataContext
 from ray.exceptions import RayError
 
 from data_pipelines.dataset import Dataset
@@ -28,8 +28,6 @@ from trainables.trial import Event, Trial, environment
 
 READER_CPUS = 0.25
 """CPU share of a task that reads or decodes: two of them beside the actors of one node."""
-ROW_BYTES = 256
-"""What an image's name and error may take beside its pixels."""
 
 
 class ScoringActor:
@@ -120,10 +118,11 @@ def stream(
     if left:
         write_shards(dataset, manifest, first.split)
         paths = [str(path) for path in shard_paths(manifest, first.split)]
-        row_bytes = 3 * first.size_px**2 + ROW_BYTES
         with ordered_execution():
-            # blocks of a part each, or one actor would have all of a small split
-            DataContext.get_current().target_max_block_size = PART_IMAGES * row_bytes
+            # Blocks of a part each, or one actor would have all of a small split. Ray rounds the
+            # rows that fit up; names are small beside the pixels.
+            pixels = 3 * first.size_px**2
+            DataContext.get_current().target_max_block_size = PART_IMAGES * pixels
             batches = (
                 ray.data.read_parquet(
                     paths,
@@ -146,9 +145,7 @@ def stream(
                         "source": source_fingerprint(),
                     },
                     batch_size=PART_IMAGES,
-                    compute=ray.data.ActorPoolStrategy(
-                        size=max(1, min(actors, len(left) // PART_IMAGES))
-                    ),
+                    compute=ActorPoolStrategy(size=max(1, min(actors, len(left) // PART_IMAGES))),
                     num_cpus=cpus,
                     num_gpus=gpus,
                 )

@@ -1,6 +1,6 @@
 """Memory of the driver and of each worker while methods are judged, at once and at ten times data.
 
-    python tests/benchmarks/evaluation_memory.py                       # two minutes on two cores
+    python tests/benchmarks/evaluation_memory.py                       # some minutes on two cores
     python tests/benchmarks/evaluation_memory.py --images 200 --times 10 --actors 2
 
 Scenes are generated; an untrained small network is judged by some methods and protocols in a
@@ -33,7 +33,8 @@ PERIOD_S = 0.2
 class EvaluationMemory:
     """What is measured."""
 
-    images: int = 64
+    images: int = 256
+    """At once: a shard, which is what a reader holds."""
     times: int = 10
     size_px: int = 64
     actors: int = 1
@@ -122,7 +123,7 @@ def judge(flags: EvaluationMemory) -> None:
 
     with tempfile.TemporaryDirectory(prefix="evaluation-memory-") as folder:
         home = Path(folder)
-        data = DigitScenes(root=folder, layout="imagenet", images_train=16, images_val=flags.child)
+        data = DigitScenes(root=folder, layout="imagenet", images_train=64, images_val=flags.child)
         dataset, manifest = indexed(data, home / "index")
         classifier = ClassifierTraining(
             network=SmallResNet(),

@@ -68,7 +68,7 @@ class SharedProtocols:
     actor: bool = False
     """Also an actor's throughput, on generated scenes."""
     actor_images: int = 192
-    actor_method: str = "rise"
+    actor_method: str = "integrated_gradients"
     """A method that takes some time an image, as those do that a sweep waits for."""
 
 
