@@ -11,7 +11,7 @@ import trainables.idsds_finetuning
 import trainables.losses
 import trainables.metrics
 import trainables.models  # noqa: F401
-from data_pipelines.configuration import Configuration, annotated_fields, default_of
+from data_pipelines.configuration import Configuration, annotated_fields, coerce, default_of
 from data_pipelines.dataset import Dataset
 from tests.trainables.scenes import BASELINE
 from trainables.attribution.attribution import Attribution
@@ -21,6 +21,7 @@ from trainables.attribution.segmentation import Segmentation
 from trainables.baselines import Baseline
 from trainables.losses.loss import Loss
 from trainables.metrics.classification import ClassificationMetric
+from trainables.metrics.complexity import Gini
 from trainables.metrics.metric import Metric
 from trainables.models.network import Network
 from trainables.result import Result
@@ -29,7 +30,7 @@ FAMILIES: list[Any] = [
     *(Dataset, Network, Baseline, Segmentation, Attribution, Identity),
     *(Loss, Metric, ClassificationMetric, Result),
 ]
-REQUIRED = (BASELINE.network, BASELINE.data, InputXGradient(), BASELINE)
+REQUIRED = (BASELINE.network, BASELINE.data, InputXGradient(), BASELINE, (Gini(),))
 """What stands for the required fields of a class."""
 
 
@@ -46,8 +47,17 @@ def registered_classes() -> list[type[Configuration]]:
 def example(cls: type[Configuration]) -> Configuration:
     """The class with its defaults, and something fitting where there is none."""
     required = {
-        f.name: next(one for one in REQUIRED if isinstance(one, hint))
+        f.name: next(one for one in REQUIRED if fits(one, hint))
         for f, hint in annotated_fields(cls)
         if default_of(f) is MISSING
     }
     return cls(**required)
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a field of this type takes the value."""
+    try:
+        coerce(value, hint)
+    except ValueError:
+        return False
+    return True
