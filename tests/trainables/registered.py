@@ -10,7 +10,8 @@ import trainables.attribution
 import trainables.idsds_finetuning
 import trainables.losses
 import trainables.metrics
-import trainables.models  # noqa: F401
+import trainables.models
+import trainables.protocol_evaluation  # noqa: F401
 from data_pipelines.configuration import Configuration, annotated_fields, coerce, default_of
 from data_pipelines.dataset import Dataset
 from tests.trainables.scenes import BASELINE
