@@ -48,10 +48,10 @@ class Scored:
     failed: dict[str, tuple[str, str]] = field(default_factory=dict)
     forwards: int = 0
 
-    def fail(self, method: Attribution, error: Exception) -> None:
-        """Remember why a method has no rows; called where the error is caught."""
+    def fail(self, method: Attribution, error: Exception, trace: str) -> None:
+        """Remember why a method has no rows."""
         reason = f"{type(error).__name__}: {error}"
-        self.failed[method.key] = (reason, traceback.format_exc())
+        self.failed[method.key] = (reason, trace)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +76,7 @@ class Evaluator:
                 try:
                     passes.expect(method.needs(self.model))
                 except Exception as error:  # a plug-in's error is its own: the trace is kept
-                    scored.fail(method, error)
+                    scored.fail(method, error, traceback.format_exc())
             for method, protocols in self.protocols.items():
                 if method.key in scored.failed:
                     continue
@@ -88,7 +88,7 @@ class Evaluator:
                         for protocol in protocols
                     ]
                 except Exception as error:
-                    scored.fail(method, error)
+                    scored.fail(method, error, traceback.format_exc())
                     continue
                 scored.rows += tables
                 scored.maps[method.key] = maps

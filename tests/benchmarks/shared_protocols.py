@@ -229,14 +229,15 @@ def actor_against_loop(flags: SharedProtocols) -> None:
             for start in range(0, len(ids), PART_IMAGES):
                 rows = list(range(start, min(start + PART_IMAGES, len(ids))))
                 scorer(home / "loop", [ids[row] for row in rows], images.images(rows), {})
-                times.append(time.perf_counter())
+                times.append((rows[-1] + 1, time.perf_counter()))
         plain = speed_of(times)
         times = []
 
         def listen(event: dict[str, object]) -> None:
             print_failure(event)
             if event["event"] == "progress":
-                times.append(time.perf_counter())
+                done = round(float(str(event["share"])) * len(ids))
+                times.append((done, time.perf_counter()))
 
         ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
         stream(
@@ -251,9 +252,10 @@ def actor_against_loop(flags: SharedProtocols) -> None:
     print(f"  throughput                {actor / plain:.2f}  (goal >= 0.9)")
 
 
-def speed_of(times: list[float]) -> float:
-    """Images a second, from the first part's end to the last's."""
-    return PART_IMAGES * (len(times) - 1) / (times[-1] - times[0])
+def speed_of(times: list[tuple[int, float]]) -> float:
+    """Images a second, from the first part's end to the last's; (images done, when)."""
+    (first, started), (last, ended) = times[0], times[-1]
+    return (last - first) / (ended - started)
 
 
 def print_failure(event: Mapping[str, object]) -> None:
