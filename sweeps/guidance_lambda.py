@@ -49,7 +49,6 @@ class Recipe:
     learning_rate: float
     models: tuple[str, ...]
     seeds: tuple[int, ...]
-    repeat: Repeat
 
 
 VOC = Recipe(  # Model Guidance, D.1
@@ -62,7 +61,6 @@ VOC = Recipe(  # Model Guidance, D.1
     learning_rate=1e-4,
     models=("resnet50",),
     seeds=(0,),
-    repeat="all",
 )
 SAMPLE = Recipe(  # ours: what two cores learn in minutes
     size_px=64,
@@ -74,7 +72,6 @@ SAMPLE = Recipe(  # ours: what two cores learn in minutes
     learning_rate=1.5e-3,
     models=("small_resnet",),
     seeds=(0, 1, 2),
-    repeat="largest",
 )
 RECIPES = {"digit_scenes": SAMPLE, "voc": VOC, "voc2007": VOC}
 
@@ -99,9 +96,9 @@ class GuidanceLambda(Sweep):
     models: tuple[str, ...] = ()
     """Networks by name, or package.module:build for a function that makes your own. Empty: resnet50
     as in the paper, small_resnet on the sample."""
-    repeat: Repeat | None = None
+    repeat: Repeat = "all"
     """What the seeds after the first repeat: all lambdas, or each loss's largest, which tells the
-    spread at a third of the cost. None: all, but the largest on the sample."""
+    spread at a third of the cost."""
     epochs: int = 0
     """Epochs of guided training. 0: 50 as in the paper, 1 on the sample."""
     baseline_epochs: int = 0
@@ -167,7 +164,7 @@ class GuidanceLambda(Sweep):
                 yield AttributionEvaluation(of=control, attribution=attribution)
                 for loss in losses:
                     grid = weights or loss.lambdas
-                    if seed != seeds[0] and (self.repeat or recipe.repeat) == "largest":
+                    if seed != seeds[0] and self.repeat == "largest":
                         grid = (max(grid),)
                     for weight in grid:
                         if weight:

@@ -12,12 +12,12 @@ def guided_by_seed(sweep: GuidanceLambda) -> Counter[int]:
     )
 
 
-def test_the_sample_repeats_the_largest_lambda_of_each_loss_and_layer():
-    assert guided_by_seed(GuidanceLambda()) == {0: 4 * 3 * 2, 1: 4 * 2, 2: 4 * 2}
+def test_every_lambda_of_each_loss_and_layer_is_repeated_on_the_sample():
+    assert guided_by_seed(GuidanceLambda()) == dict.fromkeys((0, 1, 2), 4 * 3 * 2)
 
 
-def test_every_lambda_is_repeated_on_demand():
-    assert guided_by_seed(GuidanceLambda(repeat="all")) == dict.fromkeys((0, 1, 2), 24)
+def test_later_seeds_repeat_the_largest_lambda_alone_on_demand():
+    assert guided_by_seed(GuidanceLambda(repeat="largest")) == {0: 24, 1: 4 * 2, 2: 4 * 2}
 
 
 def test_lambda_zero_is_the_one_control_of_a_seed():
