@@ -18,7 +18,7 @@ $(READY): pyproject.toml infra/constraints.txt
 	$(PYTHON) -m uv pip install --quiet --python $(PYTHON) --compile-bytecode -c infra/constraints.txt -e '.[dev]'
 	touch $@
 
-demo: $(READY) ## the main sweep on the generated sample: some 5 minutes on 2 cores
+demo: $(READY) ## the main sweep on the generated sample: some 4 minutes on 2 cores
 	$(PYTHON) sweeps/guidance_lambda.py
 
 test: $(READY) ## the tests, quick ones first
