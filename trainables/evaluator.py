@@ -87,7 +87,7 @@ class Evaluator:
                         rows_of(batch, method, protocol, *protocol.traced(passes, maps, explain))
                         for protocol in protocols
                     ]
-                except Exception as error:
+                except Exception as error:  # as above
                     scored.fail(method, error, traceback.format_exc())
                     continue
                 scored.rows += tables

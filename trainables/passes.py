@@ -19,6 +19,7 @@ from trainables.arrangement import Arrangement
 from trainables.batch import Batch
 from trainables.footprint import bytes_per_image, measured_forward
 from trainables.models.network import Model
+from trainables.slab import Slab, slabs_within
 
 Interpolation = Literal["bilinear", "nearest"]
 Mode = Literal["plain", "explanation"]
@@ -70,23 +71,6 @@ class Gradient:
 
 
 Need = Feature | Gradient
-
-
-@dataclass(frozen=True, eq=False)
-class Slab:
-    """Some of the perturbed copies of a batch's images: S copies with M explanations.
-
-    Attributes:
-        sample: number of each copy among those of its image, (S,).
-        image: the parent's image behind each copy, (S,).
-        index: the copy that each explanation looks at, (M,).
-        of: the parent's explanation behind each, (M,).
-    """
-
-    sample: Tensor
-    image: Tensor
-    index: Tensor
-    of: Tensor
 
 
 @dataclass
@@ -261,33 +245,16 @@ class Passes:
         the first slab is a single copy, and its forward measures it; a sum over the slabs may then
         differ in its last bits from one over full slabs.
         """
-        batch = self.batch
-        device = batch.images.device
+        module, batch = self.model.module, self.batch
+
+        def room() -> int:
+            cost = bytes_per_image(module, batch.images, graph=graph)
+            return 1 if cost is None else max(1, self.budget_bytes // cost)
+
+        every = torch.arange(len(batch.images), device=batch.images.device)
         asked = batch.image_index if explained else batch.image_index[:0]
-        order = torch.argsort(asked, stable=True)
-        per_image = torch.bincount(asked, minlength=len(batch.images))
-        first = per_image.cumsum(0) - per_image
-        copied = per_image.nonzero().squeeze(1)
-        if not explained:
-            copied = torch.arange(len(batch.images), device=device)
-        start, total = 0, samples * len(copied)
-        while start < total:
-            cost = bytes_per_image(self.model.module, batch.images, graph=graph)
-            room = 1 if cost is None else max(1, self.budget_bytes // cost)
-            size = min(room, total - start)
-            while True:
-                copies = torch.arange(start, start + size, device=device)
-                image = copied[copies % len(copied)]
-                times = per_image[image]
-                index = torch.repeat_interleave(torch.arange(size, device=device), times)
-                rows = _most_rows(index, size) if graph else size
-                if rows <= room:
-                    break
-                size = max(1, size * room // rows)
-            within = torch.arange(len(index), device=device) - (times.cumsum(0) - times)[index]
-            of = order[first[image[index]] + within]
-            yield Slab(copies // len(copied), image, index, of)
-            start += size
+        copied = asked.unique() if explained else every
+        return slabs_within(room, samples, asked, copied, repeats=graph)
 
     def on(
         self,
@@ -429,14 +396,6 @@ class Passes:
                     )
                 )
         self._handles[model.module] = handles
-
-
-def _most_rows(image_index: Tensor, images: int) -> int:
-    """Rows of a forward about these images where a backward goes down to the input."""
-    if len(image_index) <= images:
-        return images
-    arrangement = Arrangement.cheapest(image_index, images, ["input"])
-    return images if arrangement.image is None else len(arrangement.image)
 
 
 def upsample(maps: Tensor, size: tuple[int, int], interpolation: Interpolation) -> Tensor:

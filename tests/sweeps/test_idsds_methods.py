@@ -9,11 +9,10 @@ from typing import NoReturn
 import pytest
 import ray
 
-from sweeps.idsds_methods import ANNOTATED, SINGLE_PASS, IdsdsMethods
+from sweeps.idsds_methods import ANNOTATED, IdsdsMethods
 from sweeps.launch import computation, launch
 from sweeps.launch.stages import shares
 from tests.sweeps.launches import Ended
-from trainables.attribution.attribution import Attribution
 from trainables.idsds_finetuning import IdsdsFinetuning
 from trainables.metrics.incremental_deletion import Ids
 from trainables.metrics.metric import Metric
@@ -119,11 +118,7 @@ def test_all_is_every_protocol_that_the_images_allow():
 def test_updated_maps_are_asked_of_single_pass_methods_alone():
     for evaluation in evaluations(methods=("input_x_gradient", "integrated_gradients")):
         updated = Ids(updated=True) in evaluation.protocols
-        assert updated == (evaluation.attribution.name in SINGLE_PASS)
-
-
-def test_single_pass_methods_exist():
-    assert set(SINGLE_PASS) <= Attribution.registered.keys()
+        assert updated == (evaluation.attribution.name == "input_x_gradient")
 
 
 def test_all_is_every_method_that_suits_the_network():

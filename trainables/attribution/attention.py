@@ -74,6 +74,7 @@ class RawAttention(AttentionMap):
     """
 
     name: ClassVar[str] = "raw_attention"
+    single_pass: ClassVar[bool] = True
 
     def needs(self, model: Model) -> tuple[Need, ...]:
         """The last block's attention."""
@@ -120,6 +121,7 @@ class Rollout(FromBlock):
     """
 
     name: ClassVar[str] = "rollout"
+    single_pass: ClassVar[bool] = True
 
     def needs(self, model: Model) -> tuple[Need, ...]:
         """The attentions that count."""

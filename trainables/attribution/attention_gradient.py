@@ -32,6 +32,7 @@ class ViTGradCam(AttentionMap):
     """
 
     name: ClassVar[str] = "vit_grad_cam"
+    single_pass: ClassVar[bool] = True
 
     def needs(self, model: Model) -> tuple[Need, ...]:
         """The gradient at the last block's attention."""
@@ -61,6 +62,7 @@ class Gae(AttentionMap):
     """
 
     name: ClassVar[str] = "gae"
+    single_pass: ClassVar[bool] = True
 
     def needs(self, model: Model) -> tuple[Need, ...]:
         """The gradients at all attentions."""

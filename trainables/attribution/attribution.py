@@ -24,6 +24,9 @@ class Attribution(Configuration, family=True):
 
     differentiable: ClassVar[bool] = False
     """Whether training may backpropagate through the maps."""
+    single_pass: ClassVar[bool] = False
+    """Whether a map costs about one forward and one backward, so that protocols may ask for maps
+    of perturbed images again and again."""
 
     interpolation: Interpolation = "bilinear"
     """How a native map grows to the image's size."""

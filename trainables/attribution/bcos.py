@@ -26,6 +26,7 @@ class Bcos(Attribution):
     """
 
     name: ClassVar[str] = "bcos"
+    single_pass: ClassVar[bool] = True
     differentiable: ClassVar[bool] = True
 
     layer: str = "input"

@@ -65,6 +65,7 @@ class GradCam(Cam):
     """
 
     name: ClassVar[str] = "grad_cam"
+    single_pass: ClassVar[bool] = True
     differentiable: ClassVar[bool] = True
 
     relu: bool = True
@@ -89,6 +90,7 @@ class XGradCam(Cam):
     """
 
     name: ClassVar[str] = "xgrad_cam"
+    single_pass: ClassVar[bool] = True
 
     def activation_map(self, passes: Passes) -> Tensor:
         """ReLU(sum over d of w_d F_d), w_d = sum(g_d F_d) / sum(F_d), or 0 where that sum is 0."""
@@ -107,6 +109,7 @@ class LayerCam(Cam):
     """
 
     name: ClassVar[str] = "layer_cam"
+    single_pass: ClassVar[bool] = True
 
     def activation_map(self, passes: Passes) -> Tensor:
         """ReLU(sum over d of ReLU(g_d) F_d), (N, h, w), not negative."""

@@ -27,6 +27,7 @@ class GradCamPP(Cam):
     """
 
     name: ClassVar[str] = "grad_cam_pp"
+    single_pass: ClassVar[bool] = True
 
     weights: Literal["published", "torchcam"] = "published"
     """"torchcam": the sum of ReLU(g)^3, as TorchCAM 0.4 and 0.5 behave. Their division by alpha's

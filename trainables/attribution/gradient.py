@@ -39,6 +39,7 @@ class SignedGradient(OfLayer):
     """
 
     name: ClassVar[str] = "gradient"
+    single_pass: ClassVar[bool] = True
 
     def attribute(self, passes: Passes) -> Tensor:
         """Sum over d of g_d, (N, h, w), signed."""
@@ -54,6 +55,7 @@ class Saliency(OfLayer):
     """
 
     name: ClassVar[str] = "saliency"
+    single_pass: ClassVar[bool] = True
 
     channels: Channels = "max"
     """"sum": absolute value of the sum over channels, where opposite signs cancel. The table of
@@ -75,6 +77,7 @@ class InputXGradient(OfLayer):
     """
 
     name: ClassVar[str] = "input_x_gradient"
+    single_pass: ClassVar[bool] = True
     differentiable: ClassVar[bool] = True
 
     def attribute(self, passes: Passes) -> Tensor:

@@ -66,6 +66,7 @@ class GuidedBackprop(Attribution):
     """
 
     name: ClassVar[str] = "guided_backprop"
+    single_pass: ClassVar[bool] = True
 
     def suit(self, model: Model) -> None:
         """Refuse a network without ReLU modules, unless it is of B-cos layers."""

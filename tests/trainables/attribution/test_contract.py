@@ -231,6 +231,17 @@ def an_unknown_layer_is_refused_before_anything_runs(method: Attribution, kind: 
             type(method)(layer="conv9").check(kind.network)
 
 
+def a_single_pass_is_one_forward(method: Attribution, kind: Kind) -> None:
+    model = evaluated(kind)
+    with (
+        evaluating(model.module),
+        Passes(model, batch_of(pictures(3), [0, 1, 2], [3, 1, 0])) as passes,
+    ):
+        method(passes)
+        if method.single_pass:
+            assert passes.counts.forwards == 3
+
+
 def the_method_says_what_it_is(method: Attribution, kind: Kind) -> None:
     assert type(method).__doc__
     assert "Source:" in type(method).__doc__
@@ -246,6 +257,7 @@ CONTRACT: list[Callable[[Attribution, Kind], None]] = [
     a_second_call_gives_the_same_bits,
     training_goes_through_the_maps_or_is_refused,
     an_unknown_layer_is_refused_before_anything_runs,
+    a_single_pass_is_one_forward,
     the_method_says_what_it_is,
 ]
 
