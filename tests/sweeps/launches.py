@@ -128,14 +128,15 @@ class Home:
                 continue
         return found
 
-    def processes(self) -> set[int]:
-        """Processes of this user, by what they inherited; zombies have inherited nothing."""
+    def processes(self) -> dict[int, str]:
+        """Commands by pid, told by what they inherited; zombies have inherited nothing."""
         mark = f"XDG_DATA_HOME={self.path}".encode()
-        found = set()
+        found = {}
         for path in Path("/proc").glob("[0-9]*/environ"):
             try:
                 if mark in path.read_bytes().split(b"\0"):
-                    found.add(int(path.parent.name))
+                    command = (path.parent / "cmdline").read_bytes().replace(b"\0", b" ")
+                    found[int(path.parent.name)] = command.decode(errors="replace")
             except OSError:  # it ended while we looked
                 continue
         return found
@@ -157,15 +158,7 @@ class Home:
 
     def scoring(self) -> set[int]:
         """Processes that score images."""
-        found = set()
-        for pid in self.processes():
-            try:
-                command = Path(f"/proc/{pid}/cmdline").read_bytes()
-            except OSError:  # it ended while we looked
-                continue
-            if b"ScoringActor" in command:
-                found.add(pid)
-        return found
+        return {pid for pid, command in self.processes().items() if "ScoringActor" in command}
 
     def report(self) -> dict[str, pd.DataFrame]:
         """The tables of the newest report, by name."""

@@ -17,6 +17,8 @@ from tests.sweeps.clusters import RAY, cluster
 from tests.sweeps.launches import ROOT, TIMEOUT_S, Ended, Home, end_of, wait_until
 from trainables.parts import about
 
+ORPHANS_S = 240.0
+"""Longer than Ray's agents of a killed node try to tell its control store, which is gone: 60 s."""
 GRID = ("--smoke", "--losses", "energy", "--layers", "final")
 """A baseline, its evaluation, the control, its evaluation, and one guided training."""
 BASELINE_EPOCHS, EPOCHS = 3, 16
@@ -90,14 +92,14 @@ class Interrupted:
     """The same sweep: its driver killed, then stopped by Ctrl-C, then a worker killed.
 
     Attributes:
-        left: processes that outlived the killed driver.
+        left: commands of the processes that outlived the killed driver, by pid.
         finished: results that were finished when the driver was killed.
         stopped: runs after Ctrl-C.
         seen: epochs in the killed worker's checkpoint from then on, by the result it computed.
     """
 
     home: Home
-    left: set[int]
+    left: dict[int, str]
     finished: set[str]
     after_kill: dict[str, Run]
     stop: Ended
@@ -195,7 +197,7 @@ def disturbed(home: Home) -> Disturbed:
         wait_until(lambda: len(home.parts()) == 1, process)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + ORPHANS_S
         while home.processes() and time.monotonic() < deadline:
             time.sleep(0.2)
     left = home.parts()
@@ -232,7 +234,7 @@ def interrupted(home: Home) -> Interrupted:
         process.send_signal(signal.SIGKILL)
         process.wait()
         left = home.processes()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + ORPHANS_S
         while left and time.monotonic() < deadline:
             time.sleep(0.2)
             left = home.processes()

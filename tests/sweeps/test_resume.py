@@ -21,7 +21,7 @@ def kinds(runs) -> dict[str, str]:
 
 
 def test_no_process_outlives_a_killed_driver(interrupted):
-    assert interrupted.left == set()
+    assert interrupted.left == {}
 
 
 def test_the_driver_was_killed_halfway(interrupted):
