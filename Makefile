@@ -21,8 +21,8 @@ $(READY): pyproject.toml infra/constraints.txt
 demo: $(READY) ## the main sweep on the generated sample: some 4 minutes on 2 cores
 	$(PYTHON) sweeps/guidance_lambda.py
 
-test: $(READY) ## the tests, quick ones first
-	$(PYTHON) -m pytest -m "not slow"
+test: $(READY) ## the tests, quick ones first, a file to each core
+	$(PYTHON) -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile
 
 test-slow: $(READY) ## the tests that kill and resume launches, start clusters, run README
 	$(PYTHON) -m pytest -m slow
