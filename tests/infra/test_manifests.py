@@ -1,4 +1,4 @@
-"""The cluster files hold together: schemas, names, ports, who calls whom, volumes, secrets, users."""
+"""The cluster files hold together: schemas, names, ports, callers, volumes, secrets, users."""
 
 from __future__ import annotations
 
