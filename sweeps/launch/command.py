@@ -84,6 +84,8 @@ def run(sweep: Sweep) -> int:
         return DONE
     prepare_store(sweep.tracking_uri)
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # it tells how it makes its tables
+    # with a server it prints two addresses for every run that ends
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     from sweeps.launch.computation import run_launch  # MLflow takes two
 
     return run_launch(sweep, storage, dataset, manifest, results)

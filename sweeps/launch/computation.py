@@ -139,10 +139,10 @@ def finish(
         print(f"wrote {path}")
     if len(figures) > SHOWN:
         print(f"      and {len(figures) - SHOWN} more figures beside it")
-    print(
-        f"compare the runs: mlflow ui --backend-store-uri {redacted(sweep.tracking_uri)}   "
-        "(or: make ui)"
-    )
+    store = redacted(sweep.tracking_uri)
+    served = store.startswith("http")
+    viewer = store if served else f"mlflow ui --backend-store-uri {store}   (or: make ui)"
+    print(f"compare the runs: {viewer}")
     if not events.failed:
         return DONE
     print(

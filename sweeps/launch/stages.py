@@ -287,7 +287,8 @@ def shares(cpus: list[float], threads: int) -> tuple[float, int]:
     largest = max(cpus)
     each = (largest - 2 * READER_CPUS) / max(1, int(largest / threads))
     each = math.floor(each * 1000) / 1000  # Ray counts in steps of 0.0001
-    return each, max(1, sum(int((node - 2 * READER_CPUS) / each) for node in cpus))
+    fitting = (int((node - 2 * READER_CPUS) / each) for node in cpus)
+    return each, max(1, sum(max(0, actors) for actors in fitting))  # a head may have no CPU at all
 
 
 def wait_for(result_ids: Iterable[str], tracking: Tracking, events: Events) -> None:

@@ -147,6 +147,7 @@ def test_a_dry_run_says_what_each_protocol_judges(command, tmp_path):
         ([2.0, 2.0], 1, 4),
         ([16.0, 4.0], 1, 19),
         ([2.0], 2, 1),
+        ([0.0, 1.0, 1.0], 1, 2),
     ],
 )
 def test_actors_fill_the_nodes_and_leave_room_for_readers(cpus, threads, actors):
