@@ -46,6 +46,10 @@ def without(prefix: str, state: Published) -> Published:
     return {key.removeprefix(prefix): tensor for key, tensor in state.items()}
 
 
+def biasless(state: Published) -> Published:
+    return {key: tensor for key, tensor in state.items() if key != "fc.bias"}
+
+
 RESNET, XNET = SmallResNet(width=2), SmallXResNet(width=2, fresh_head=True)
 BCOS, FIXUP = SmallBcosResNet(width=2), SmallFixupResNet(width=2)
 VIT, BCOS_VIT, VGG = Network.named("small_vit"), Network.named("small_bcos_vitc"), SmallVgg(width=2)
@@ -57,12 +61,7 @@ LAYOUTS = {
     "b-cos in a sequence": (BCOS, lambda s: prefixed("0.", s), "fc.linear"),
     "b-cos vit": (BCOS_VIT, lambda s: s, None),
     "b-cos vit, flat": (BCOS_VIT, lambda s: without("0.", s), None),
-    "x-dnn": (
-        XNET,
-        lambda s: {"state_dict": prefixed("module.", {k: t for k, t in s.items() if k != "fc.bias"}),
-                   "epoch": 90},
-        "fc",
-    ),
+    "x-dnn": (XNET, lambda s: {"state_dict": prefixed("module.", biasless(s)), "epoch": 90}, "fc"),
     "fixup": (FIXUP, lambda s: {"state_dict": prefixed("module.", s)}, "fc"),
     "timm": (VIT, lambda s: s, "head"),
     "no head": (RESNET, lambda s: {k: t for k, t in s.items() if k[:2] != "fc"}, "fc"),
