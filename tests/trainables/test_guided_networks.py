@@ -101,7 +101,7 @@ def test_the_gradient_is_the_finite_difference_of_the_objective(network, method,
         assert slope != 0
 
 
-@each_depth
+@pytest.mark.parametrize("layer", ["input", "final"])
 @each_kind
 def test_a_step_moves_the_weights_otherwise_than_without_guidance(network, method, layer):
     guided, plain = built(network), built(network)
