@@ -271,7 +271,8 @@ def guided_step(
         return plain.item(), 0.0
     regions, layers = regions[counted], [need.layer for need in attribution.needs(model)]
     explained, others = batch, batch.images[:0]
-    if not coupled_behind(model, layers, batch.images):
+    few = int(counted.sum()) < len(batch.images)
+    if few and not coupled_behind(model, layers, batch.images):
         explained, counted = batch.explaining(counted), counted[counted]
         expensive = max(BACKWARD_COST.get(layer, 1.0) for layer in layers) > 0
         if expensive and not coupled_behind(model, ["input"], batch.images):
