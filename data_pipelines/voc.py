@@ -1,4 +1,4 @@
-"""PASCAL VOC 2007: XML annotations, ImageSets, JPEGImages, SegmentationObject."""
+"""PASCAL VOC 2007: XML annotations, ImageSets, JPEGImages, SegmentationClass."""
 
 from __future__ import annotations
 
@@ -36,6 +36,10 @@ class Voc(Dataset):
         return super().folder / "VOCdevkit" / "VOC2007"
 
     @property
+    def annotated(self) -> frozenset[str]:
+        return frozenset({"boxes", "segments"})
+
+    @property
     def lists(self) -> Path:
         """The folder of the lists of images."""
         return self.folder / "ImageSets" / "Main"
@@ -51,6 +55,7 @@ class Voc(Dataset):
 
     def records(self, split: str) -> Iterator[Record | Skipped]:
         """Every image of ImageSets/Main/<split>.txt."""
+        self.require_split(split)
         index_of = {name: index for index, name in enumerate(self.classes())}
         for image_id in listed(self.lists / f"{split}.txt"):
             try:
@@ -74,7 +79,7 @@ class Voc(Dataset):
             for o in objects
         ]
         boxes, notes = clip_boxes(published, annotation.width, annotation.height)
-        segmentation = self.folder / "SegmentationObject" / f"{image_id}.png"
+        segmentation = self.folder / "SegmentationClass" / f"{image_id}.png"
         return Record(
             image_id=image_id,
             path=self.folder / "JPEGImages" / f"{image_id}.jpg",
