@@ -65,11 +65,13 @@ class Voc(Dataset):
 
     def record(self, image_id: str, index_of: dict[str, int]) -> Record:
         """One image; ValueError when its XML cannot be used."""
-        annotation = read_annotation(self.folder / "Annotations" / f"{image_id}.xml")
+        path = self.folder / "Annotations" / f"{image_id}.xml"
+        annotation = read_annotation(path)
         objects = [o for o in annotation.objects if self.difficult == "keep" or not o.difficult]
         unknown = sorted({o.class_name for o in objects} - set(index_of))
         if unknown:
-            raise ValueError(f"unknown class {unknown[0]!r}; known: {', '.join(index_of)}")
+            known = ", ".join(index_of)
+            raise ValueError(f"<object/name> is {unknown[0]!r}; known: {known}: {path}")
         published = [
             (
                 index_of[o.class_name],
@@ -92,7 +94,9 @@ class Voc(Dataset):
         )
 
     def check_layout(self) -> None:
-        """Folders and lists are there, and no list is shorter than that of the first class."""
+        """Folders and lists are there, no list is shorter than that of the first class, and no image
+        is in two splits.
+        """
         if not self.root:
             raise FileNotFoundError(f"{self.name} has no data root: give --data-root, as {LAYOUT}")
         splits = {split: self.lists / f"{split}.txt" for split in self.splits()}
@@ -102,8 +106,17 @@ class Voc(Dataset):
                 raise FileNotFoundError(
                     f"{path} is missing; expected {LAYOUT}, --data-root is {self.root}"
                 )
+        split_of: dict[str, str] = {}
         for split, path in splits.items():
-            count, companion = len(listed(path)), self.lists / f"{self.classes()[0]}_{split}.txt"
+            images = listed(path)
+            twice = [image_id for image_id in images if split_of.get(image_id, split) != split]
+            if twice:
+                raise ValueError(
+                    f"{path} lists image {twice[0]}, as {split_of[twice[0]]}.txt does: an image "
+                    "belongs to one split, unpack the published files again"
+                )
+            split_of |= dict.fromkeys(images, split)
+            count, companion = len(images), self.lists / f"{self.classes()[0]}_{split}.txt"
             if not count:
                 raise ValueError(f"{path} lists no image: unpack the published file again")
             if companion.exists() and len(listed(companion)) != count:
