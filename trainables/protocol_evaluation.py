@@ -145,10 +145,11 @@ class ProtocolEvaluation(Result):
         damaged = {name: why for name, why in images.skipped.items() if name in left}
         if damaged:
             write_part(parts, scorer.result_ids, list(damaged), (), damaged, {})
+        segmented = images.segmented.any()
         for start in range(0, len(rows), PART_IMAGES):
             chosen = rows[start : start + PART_IMAGES]
             ids = images.image_ids[chosen].tolist()
-            maps = [images.class_maps[i] for i in chosen.tolist()] if images.class_maps else ()
+            maps = [images.class_maps[i] for i in chosen.tolist()] if segmented else ()
             scorer(parts, ids, images.images(chosen), {}, maps)
         failed, _ = conclude(self, trial, parts, wanted)
         discard(parts)  # those of a method that failed too: it is tried again
@@ -226,7 +227,7 @@ class Scorer:
         targets = [k for classes in explained for k in classes]
         masks = annotations.masks([rows[i] for i in index], targets) if index else None
         segments = None
-        if any(class_maps) and index:
+        if class_maps and index:
             found = class_map.segments(class_maps, annotations.size_px, index, targets)
             segments = torch.from_numpy(found).to(self.device)
         single = all(len(p) == 1 for p in positives)
