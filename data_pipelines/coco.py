@@ -58,8 +58,8 @@ class Coco(Dataset):
     """Of the drawing of that share."""
     split_file: str = outside_identity(default="")
     """Which images of train2014 are validation, relative to the root or absolute: file names,
-    with or without their ending, one a line, or an instances JSON of them. Its ids enter the fingerprint, as each row's
-    split does."""
+    with or without their ending, one a line, or an instances JSON of them. What it says enters the
+    fingerprint, as each row's split does."""
 
     def __post_init__(self) -> None:
         """Check the share."""

@@ -58,7 +58,9 @@ def read_instances(path: Path) -> Instances:
     except FileNotFoundError:
         raise FileNotFoundError(f"annotations missing: {path}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"broken JSON ({error}): {path}; unpack the published file again") from None
+        raise ValueError(
+            f"broken JSON ({error}): {path}; unpack the published file again"
+        ) from None
     except ValueError as error:
         raise ValueError(f"{error}: {path}") from None
 

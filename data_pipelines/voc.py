@@ -94,9 +94,7 @@ class Voc(Dataset):
         )
 
     def check_layout(self) -> None:
-        """Folders and lists are there, no list is shorter than that of the first class, and no image
-        is in two splits.
-        """
+        """Folders and lists are there, the lists whole, and no image in two of them."""
         if not self.root:
             raise FileNotFoundError(f"{self.name} has no data root: give --data-root, as {LAYOUT}")
         splits = {split: self.lists / f"{split}.txt" for split in self.splits()}

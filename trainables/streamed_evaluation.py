@@ -59,7 +59,7 @@ class ScoringActor:
         return Scorer(self.bundle, trial, annotations)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Score a batch of columns image_id, pixels, decode_error, and class_map where it is wanted."""
+        """Score a batch of columns image_id, pixels, decode_error, class_map (if wanted)."""
         errors = dict(zip(batch["image_id"].tolist(), batch["decode_error"].tolist(), strict=True))
         skipped = {image_id: error for image_id, error in errors.items() if error}
         pixels = np.ascontiguousarray(batch["pixels"].transpose(0, 3, 1, 2))

@@ -75,7 +75,9 @@ def test_no_digit_bitmap_is_in_two_splits(dataset, monkeypatch):
     drawn = []
     enlarged = scene.enlarged
     monkeypatch.setattr(
-        scene, "enlarged", lambda bitmap, side: drawn.append(bitmap.tobytes()) or enlarged(bitmap, side)
+        scene,
+        "enlarged",
+        lambda bitmap, side: drawn.append(bitmap.tobytes()) or enlarged(bitmap, side),
     )
     splits_of: dict[bytes, set[str]] = {}
     for split, _, _ in dataset.scenes():
