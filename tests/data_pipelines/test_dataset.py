@@ -72,5 +72,5 @@ def test_importing_the_package_names_every_dataset_and_imports_neither_ray_nor_t
 
 
 def test_an_unknown_name_lists_the_known():
-    with pytest.raises(ValueError, match="unknown dataset 'mnist'; known: .*digit_scenes"):
+    with pytest.raises(ValueError, match=r"unknown dataset 'mnist'; known: .*digit_scenes"):
         Dataset.named("mnist")
