@@ -31,7 +31,9 @@ class Record:
     """Indices of the present classes, ascending; a label outlives a box that is dropped."""
     boxes: tuple[Box, ...] = ()
     segmentation: Path | None = None
-    """Instance mask, absolute: a PNG where 0 is background and k the k-th published object."""
+    """Class map, absolute: a PNG where 0 is background, k + 1 is class k and 255 is undecided."""
+    regions: str = ""
+    """What a class map is drawn from where no file holds one; see ``regions.draw``."""
     group: int | None = None
     notes: tuple[str, ...] = ()
     """What was mended while reading, such as ``box 2 clipped``."""
@@ -58,6 +60,18 @@ class Dataset(Configuration, ABC, family=True):
     def folder(self) -> Path:
         """The folder whose files make up the dataset, absolute."""
         return Path(self.root).absolute()
+
+    @property
+    def annotated(self) -> frozenset[str]:
+        """What images come with: ``boxes``, ``segments``, one true class each (``labels``)."""
+        return frozenset({"boxes"})
+
+    def require_split(self, split: str) -> None:
+        """Refuse a split that the dataset does not have; ValueError lists those it has."""
+        if split not in self.splits():
+            raise ValueError(
+                f"{self.name} has no split {split!r}; known: {', '.join(self.splits())}"
+            )
 
     @abstractmethod
     def classes(self) -> tuple[str, ...]:

@@ -13,6 +13,8 @@ from typing import ClassVar, Literal
 import numpy as np
 from platformdirs import user_data_path
 
+from data_pipelines.coco import Coco
+from data_pipelines.coco_layout import SPLIT_FILE, write_coco
 from data_pipelines.dataset import Dataset, Record, Skipped
 from data_pipelines.imagenet import Imagenet
 from data_pipelines.layout import NumberedScene, write_imagenet, write_voc
@@ -27,14 +29,15 @@ class DigitScenes(Dataset, SceneStyle):
 
     ``voc``: one to three digits of different classes, with boxes and masks; a context cue tells a
     class in a share of the training images, so that there is something to guide away from.
-    ``imagenet``: exactly one digit, on at least 4 of 16 patches, with its box.
+    ``coco``: the same scenes; two sets are published, and a file names the validation images of the
+    first. ``imagenet``: exactly one digit, on at least 4 of 16 patches, with its box.
 
     Source: digits and photographs that ship with scikit-learn, divided among the splits first.
     """
 
     name: ClassVar[str] = "digit_scenes"
 
-    layout: Literal["voc", "imagenet"] = "voc"
+    layout: Literal["voc", "coco", "imagenet"] = "voc"
     """Published layout that the files are written in."""
     images_train: int = 1200
     images_val: int = 200
@@ -67,7 +70,13 @@ class DigitScenes(Dataset, SceneStyle):
     @property
     def reader(self) -> Dataset:
         """The published reader of the layout."""
+        if self.layout == "coco":
+            return Coco(root=str(self.folder), split_file=SPLIT_FILE)
         return (Voc if self.layout == "voc" else Imagenet)(root=str(self.folder))
+
+    @property
+    def annotated(self) -> frozenset[str]:
+        return self.reader.annotated
 
     def images(self, split: str) -> int:
         """How many images the split has."""
@@ -79,7 +88,7 @@ class DigitScenes(Dataset, SceneStyle):
 
     def splits(self) -> tuple[str, ...]:
         """Those of the layout."""
-        return ("train", "val", "test") if self.layout == "voc" else ("train", "val")
+        return ("train", "val") if self.layout == "imagenet" else ("train", "val", "test")
 
     def records(self, split: str) -> Iterator[Record | Skipped]:
         """What the reader of the layout finds."""
@@ -101,7 +110,7 @@ class DigitScenes(Dataset, SceneStyle):
             return
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         unfinished = tempfile.mkdtemp(prefix=f".{self.folder.name}-", dir=self.folder.parent)
-        write = write_voc if self.layout == "voc" else write_imagenet
+        write = {"voc": write_voc, "coco": write_coco, "imagenet": write_imagenet}[self.layout]
         try:
             write(Path(unfinished), self.classes(), self.scenes())
             os.chmod(unfinished, 0o755)  # mkdtemp makes it private

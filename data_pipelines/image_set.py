@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from data_pipelines import class_map
 from data_pipelines.boxes import box_mask, boxes_of_class, dilate_boxes, scale_boxes
 from data_pipelines.dataset import Dataset
 from data_pipelines.manifest import MAX_SKIPPED_FRACTION, Manifest, check_skipped
@@ -35,6 +36,9 @@ class ImageSet:
     """Decoded pixels, each (n, size_px, size_px, 3), read-only where they lie in shared memory."""
     rows: NDArray[np.int64]
     """(N,) row of each image in the blocks, counted through them; damaged images are left out."""
+    class_maps: tuple[bytes, ...] = ()
+    """Packed class map of each of the N images, empty where none is published; () on the training
+    split, where no map is judged."""
     skipped: dict[str, str] = field(default_factory=dict)
     """Why an image could not be decoded, by image_id."""
     images_decoded: int = 0
@@ -93,6 +97,19 @@ class ImageSet:
             masks[position] = self.mask(int(index), int(class_index), dilation)
         return masks
 
+    @property
+    def segmented(self) -> NDArray[np.bool_]:
+        """Which images have a class map, (N,)."""
+        return np.array(list(map(bool, self.class_maps)) or [False] * len(self), dtype=bool)
+
+    def segments(self, image_index: ArrayLike, targets: ArrayLike) -> NDArray[np.int8]:
+        """Pixels of N pairs, (N, size_px, size_px): 1 on the class, 0 elsewhere, -1 undecided.
+
+        An image without a class map is undecided everywhere.
+        """
+        packed = self.class_maps or [b""] * len(self)
+        return class_map.segments(packed, self.size_px, image_index, targets)
+
 
 def assemble(
     manifest: Manifest,
@@ -101,6 +118,7 @@ def assemble(
     decoded_ids: Sequence[str],
     errors: Sequence[str],
     blocks: Sequence[NDArray[np.uint8]] = (),
+    class_maps: Sequence[bytes] = (),
     *,
     images_decoded: int,
     max_skipped_fraction: float = MAX_SKIPPED_FRACTION,
@@ -116,6 +134,7 @@ def assemble(
         decoded_ids: image_id of each decoded row, in the order of the blocks, which may be any.
         errors: why a row could not be decoded, empty where it could.
         blocks: decoded pixels; may be put in later.
+        class_maps: packed, of each decoded row; () where none are wanted.
         images_decoded: see ImageSet.
         max_skipped_fraction: share, rounded up to whole images, that may be damaged.
 
@@ -123,7 +142,7 @@ def assemble(
         ValueError: too many images are damaged (names the first), or the rows are not those of
             the manifest.
     """
-    rows = manifest.table(split)
+    rows = manifest.table(split, ["image_id", "width", "height", "labels", "boxes"])
     table = rows.to_pydict()
     order = np.argsort(np.array(decoded_ids, dtype=object), kind="stable")
     if [decoded_ids[row] for row in order] != table["image_id"]:
@@ -156,6 +175,7 @@ def assemble(
         box_offsets=np.array(offsets, dtype=np.int64),
         blocks=blocks,
         rows=order[kept],
+        class_maps=tuple(class_maps[row] for row in order[kept]) if class_maps else (),
         skipped=skipped,
         images_decoded=images_decoded,
     )
@@ -169,9 +189,17 @@ def load_locally(
     max_skipped_fraction: float = MAX_SKIPPED_FRACTION,
 ) -> ImageSet:
     """Read and decode a split from the published files, without Ray; arguments as ``resident``."""
-    table = manifest.table(split)
+    columns = ["image_id", "path", *(class_map.PUBLISHED if class_map.is_wanted(split) else ())]
+    table = manifest.table(split, columns)
     images = [Path(dataset.folder, path).read_bytes() for path in table["path"].to_pylist()]
     pixels, errors = decode_batch(images, size_px)
+    maps: list[bytes] = []
+    if class_map.is_wanted(split):
+        rows = table.select(class_map.PUBLISHED).to_pylist()
+        pngs = [class_map.published_png(dataset.folder, row) for row in rows]
+        sides = [(row["width"], row["height"]) for row in rows]
+        maps, damage = class_map.pack_batch(pngs, sides, len(manifest.classes), size_px)
+        errors = [error or of_map for error, of_map in zip(errors, damage, strict=True)]
     return assemble(
         manifest,
         split,
@@ -179,6 +207,7 @@ def load_locally(
         table["image_id"].to_pylist(),
         errors,
         [pixels],
+        maps,
         images_decoded=len(images),
         max_skipped_fraction=max_skipped_fraction,
     )

@@ -1,4 +1,4 @@
-"""ImageNet-1k (ILSVRC 2012): one folder per class, boxes as XML."""
+"""ImageNet-1k (ILSVRC 2012): one folder per class, boxes as XML, a list of synsets."""
 
 from __future__ import annotations
 
@@ -14,27 +14,34 @@ from data_pipelines.boxes import clip_boxes
 from data_pipelines.dataset import Box, Dataset, Record, Skipped
 
 LAYOUT = "<root>/{train,val}/<synset>/*.JPEG, <root>/Annotations/{train/<synset>,val}/*.xml"
+SYNSET_LISTS = ("LOC_synset_mapping.txt", "synset_words.txt", "synsets.txt")
+"""Published lists, one synset a line: with its names in the first two."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Imagenet(Dataset):
     """Any data in the class-folder layout of ImageNet: one label per image, boxes where published.
 
-    Every box of an image bears the image's class.
+    Every box of an image bears the image's class. The validation images may also lie in one folder,
+    as they are published: then their boxes' XML, which all of them have, names the class.
 
     Source: Russakovsky et al., 2015, and the folders that torchvision's ImageFolder reads.
     """
 
     name: ClassVar[str] = "imagenet"
 
+    @property
+    def annotated(self) -> frozenset[str]:
+        return frozenset({"boxes", "labels"})
+
     def synsets(self) -> tuple[str, ...]:
         """Folder names of the classes, sorted: their order is that of the class indices."""
         return class_folders(self.folder / "train")
 
     def classes(self) -> tuple[str, ...]:
-        """First name of each synset by LOC_synset_mapping.txt; the synset where there is none."""
-        mapping = self.folder / "LOC_synset_mapping.txt"
-        lines = mapping.read_text().splitlines() if mapping.exists() else []
+        """First name of each synset by the published list; the synset where there is none."""
+        paths = [self.folder / name for name in SYNSET_LISTS]
+        lines = next((path.read_text().splitlines() for path in paths if path.exists()), [])
         names = {line.split(" ", 1)[0]: line.split(" ", 1)[-1].split(",")[0] for line in lines}
         return tuple(names.get(synset, synset) for synset in self.synsets())
 
@@ -43,36 +50,53 @@ class Imagenet(Dataset):
         return ("train", "val")
 
     def records(self, split: str) -> Iterator[Record | Skipped]:
-        """Every image of every class folder."""
-        for label, synset in enumerate(self.synsets()):
+        """Every image of every class folder, or of the one folder of validation images."""
+        self.require_split(split)
+        label_of = {synset: label for label, synset in enumerate(self.synsets())}
+        flat = split == "val" and not class_folders(self.folder / split)
+        for synset in [""] if flat else label_of:
             for path in sorted((self.folder / split / synset).glob("*.JPEG")):
                 try:
-                    yield self.record(path, label, split)
+                    yield self.record(path, synset, label_of, split)
                 except (OSError, ValueError) as error:
                     yield Skipped(path.stem, str(error))
 
-    def record(self, path: Path, label: int, split: str) -> Record:
-        """One image; OSError or ValueError when its XML, or else its image header, is broken."""
-        annotations = self.folder / "Annotations" / split
-        folder = annotations / path.parent.name if split == "train" else annotations
+    def record(self, path: Path, synset: str, label_of: dict[str, int], split: str) -> Record:
+        """One image; OSError or ValueError when its XML, or else its image header, is broken.
+
+        Args:
+            path: of the image.
+            synset: its class; empty where its XML must say it.
+            label_of: class index by synset.
+            split: of the image.
+        """
+        xml = self.folder / "Annotations" / split / f"{path.stem}.xml"
+        if split == "train":
+            xml = xml.parent / synset / xml.name
         boxes: list[Box] = []
-        if (folder / f"{path.stem}.xml").exists():
-            annotation = read_annotation(folder / f"{path.stem}.xml")
+        if xml.exists() or not synset:
+            annotation = read_annotation(xml)
             width, height = annotation.width, annotation.height
-            boxes = [(label, *o.corners, 0) for o in annotation.objects]
+            names = [o.class_name for o in annotation.objects]
+            unknown = [name for name in names if name not in label_of]
+            if unknown or not (synset or names):
+                raise ValueError(f"<object/name> is {names}: expected synsets of {split}: {xml}")
+            synset = synset or names[0]
+            boxes = [(label_of[synset], *o.corners, 0) for o in annotation.objects]
         else:  # boxes are published for part of the training images only
             with Image.open(path) as picture:
                 width, height = picture.size
         kept, notes = clip_boxes(boxes, width, height)
-        return Record(path.stem, path, width, height, (label,), kept, notes=notes)
+        return Record(path.stem, path, width, height, (label_of[synset],), kept, notes=notes)
 
     def check_layout(self) -> None:
-        """Both splits hold the same class folders."""
+        """Both splits hold the same class folders, or validation none."""
         if not self.root:
             raise FileNotFoundError(f"{self.name} has no data root: give --data-root, as {LAYOUT}")
         for split in self.splits():
             path = self.folder / split
-            if not path.is_dir() or not class_folders(path):
+            flat = split == "val" and path.is_dir() and any(path.glob("*.JPEG"))
+            if not path.is_dir() or not (flat or class_folders(path)):
                 raise FileNotFoundError(
                     f"{path} holds no class folder; expected {LAYOUT}, --data-root is {self.root}"
                 )

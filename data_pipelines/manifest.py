@@ -25,11 +25,12 @@ ANNOTATION_SCHEMA = pa.schema(
         pa.field("labels", pa.list_(pa.int32()), nullable=False),
         pa.field("boxes", pa.list_(pa.list_(pa.float64(), 6)), nullable=False),  # see dataset.Box
         pa.field("segmentation", pa.string()),  # relative to the dataset's folder
+        pa.field("regions", pa.string(), nullable=False),  # see dataset.Record
         pa.field("group", pa.int32()),
         pa.field("notes", pa.list_(pa.string()), nullable=False),
     ]
 )
-FORMAT = 1
+FORMAT = 2
 """Of manifest.json and the tables; raised when they change, so that older ones are made anew."""
 MAX_SKIPPED_FRACTION = 0.01
 """Share of a split, rounded up to whole images, that may be unusable."""
@@ -198,6 +199,7 @@ def write_rows(dataset: Dataset, split: str, path: Path, digest: Any) -> SplitSu
             continue
         size = (record.width, record.height)
         row = [split, record.image_id, size, record.labels, record.boxes, record.group, files]
+        row.append(record.regions)
         digest.update(json.dumps(row).encode())
         records.append(record)
     rows = [row_of(record, dataset.folder) for record in records]

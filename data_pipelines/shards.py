@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import ray.data
 from ray.data import DataContext
 
+from data_pipelines.class_map import PUBLISHED, published_png
 from data_pipelines.dataset import Dataset
 from data_pipelines.manifest import ANNOTATION_SCHEMA, Manifest
 
@@ -28,7 +29,7 @@ SHARD_SCHEMA = pa.schema(
     [
         pa.field("image", pa.binary(), nullable=False),  # as published, never encoded again
         *(ANNOTATION_SCHEMA.field(name) for name in COPIED),
-        pa.field("segmentation", pa.binary()),  # the published PNG
+        pa.field("segmentation", pa.binary()),  # a class map, PNG
     ]
 )
 QUIETED = {
@@ -78,8 +79,8 @@ def write_shard(item: dict[str, Any], table: str, folder: str) -> dict[str, Any]
     first, end = map(int, Path(item["shard"]).stem.split("-"))
     rows = pq.read_table(table).slice(first, end - first)
     images = [Path(folder, path).read_bytes() for path in rows["path"].to_pylist()]
-    masks = [path and Path(folder, path).read_bytes() for path in rows["segmentation"].to_pylist()]
-    columns = {name: rows[name] for name in COPIED} | {"image": images, "segmentation": masks}
+    maps = [published_png(folder, row) for row in rows.select(PUBLISHED).to_pylist()]
+    columns = {name: rows[name] for name in COPIED} | {"image": images, "segmentation": maps}
     unfinished = f"{item['shard']}.{os.getpid()}.tmp"
     pq.write_table(pa.table(columns, schema=SHARD_SCHEMA), unfinished)
     os.replace(unfinished, item["shard"])

@@ -12,6 +12,7 @@ import ray
 import ray.data
 from numpy.typing import NDArray
 
+from data_pipelines.class_map import is_wanted, pack_batch
 from data_pipelines.dataset import Dataset
 from data_pipelines.image_set import ImageSet, assemble
 from data_pipelines.manifest import MAX_SKIPPED_FRACTION, Manifest
@@ -20,6 +21,8 @@ from data_pipelines.transforms import decode_batch
 
 logger = logging.getLogger(__name__)
 
+SEGMENTED = ("segmentation", "width", "height")
+"""Columns of the shards that a class map is packed from."""
 STORE_FRACTION = 0.5
 """Share of the object store that making one split may take; the rest is for the other splits."""
 
@@ -75,12 +78,15 @@ def resident(
         )
     write_shards(dataset, manifest, split)
     paths = [str(path) for path in shard_paths(manifest, split)]
+    wanted = is_wanted(split)
     with ordered_execution():
         decoded = (
             ray.data.read_parquet(paths, override_num_blocks=len(paths))
-            .select_columns(["image_id", "image"])
+            .select_columns(["image_id", "image", *(SEGMENTED if wanted else ())])
             .map_batches(
-                partial(decode_columns, size_px=size_px), batch_size=None, batch_format="numpy"
+                partial(decode_columns, size_px=size_px, classes=len(manifest.classes)),
+                batch_size=None,
+                batch_format="numpy",
             )
             .materialize()
         )
@@ -89,12 +95,14 @@ def resident(
             decoded.to_numpy_refs(column=name) for name in ("image_id", "decode_error", "pixels")
         )
         decoded_ids = np.concatenate(ray.get(ids)).tolist()
+        maps = decoded.to_numpy_refs(column="class_map") if wanted else []
         annotations = assemble(
             manifest,
             split,
             size_px,
             decoded_ids,
             np.concatenate(ray.get(errors)).tolist(),
+            class_maps=np.concatenate(ray.get(maps)).tolist() if wanted else (),
             images_decoded=0,
             max_skipped_fraction=max_skipped_fraction,
         )
@@ -102,14 +110,25 @@ def resident(
     return ResidentSplit(annotations, tuple(blocks), images_decoded=len(decoded_ids))
 
 
-def decode_columns(batch: Any, size_px: int) -> dict[str, NDArray[Any]]:
-    """Columns image_id and image -> image_id, pixels, decode_error (empty where sound)."""
+def decode_columns(batch: Any, size_px: int, classes: int) -> dict[str, NDArray[Any]]:
+    """Decode images, and their class maps where the batch has the columns SEGMENTED.
+
+    Args:
+        batch: columns image_id and image at least.
+        size_px: side of the result.
+        classes: K, which class maps are checked by.
+
+    Returns:
+        Columns image_id, pixels, decode_error (empty where sound), and packed class_map.
+    """
     pixels, errors = decode_batch(batch["image"].tolist(), size_px)
-    return {
-        "image_id": batch["image_id"],
-        "pixels": pixels,
-        "decode_error": np.array(errors, dtype=object),
-    }
+    columns = {"image_id": batch["image_id"], "pixels": pixels}
+    if "segmentation" in batch:
+        sides = list(zip(batch["width"].tolist(), batch["height"].tolist(), strict=True))
+        maps, damage = pack_batch(batch["segmentation"].tolist(), sides, classes, size_px)
+        errors = [error or of_map for error, of_map in zip(errors, damage, strict=True)]
+        columns["class_map"] = np.array(maps, dtype=object)
+    return columns | {"decode_error": np.array(errors, dtype=object)}
 
 
 def fits_object_store(where: str, images: int, size_px: int, store_bytes: int) -> bool:

@@ -1,4 +1,4 @@
-"""PASCAL VOC 2007: XML annotations, ImageSets, JPEGImages, SegmentationObject."""
+"""PASCAL VOC 2007: XML annotations, ImageSets, JPEGImages, SegmentationClass."""
 
 from __future__ import annotations
 
@@ -36,6 +36,10 @@ class Voc(Dataset):
         return super().folder / "VOCdevkit" / "VOC2007"
 
     @property
+    def annotated(self) -> frozenset[str]:
+        return frozenset({"boxes", "segments"})
+
+    @property
     def lists(self) -> Path:
         """The folder of the lists of images."""
         return self.folder / "ImageSets" / "Main"
@@ -51,6 +55,7 @@ class Voc(Dataset):
 
     def records(self, split: str) -> Iterator[Record | Skipped]:
         """Every image of ImageSets/Main/<split>.txt."""
+        self.require_split(split)
         index_of = {name: index for index, name in enumerate(self.classes())}
         for image_id in listed(self.lists / f"{split}.txt"):
             try:
@@ -60,11 +65,13 @@ class Voc(Dataset):
 
     def record(self, image_id: str, index_of: dict[str, int]) -> Record:
         """One image; ValueError when its XML cannot be used."""
-        annotation = read_annotation(self.folder / "Annotations" / f"{image_id}.xml")
+        path = self.folder / "Annotations" / f"{image_id}.xml"
+        annotation = read_annotation(path)
         objects = [o for o in annotation.objects if self.difficult == "keep" or not o.difficult]
         unknown = sorted({o.class_name for o in objects} - set(index_of))
         if unknown:
-            raise ValueError(f"unknown class {unknown[0]!r}; known: {', '.join(index_of)}")
+            known = ", ".join(index_of)
+            raise ValueError(f"<object/name> is {unknown[0]!r}; known: {known}: {path}")
         published = [
             (
                 index_of[o.class_name],
@@ -74,7 +81,7 @@ class Voc(Dataset):
             for o in objects
         ]
         boxes, notes = clip_boxes(published, annotation.width, annotation.height)
-        segmentation = self.folder / "SegmentationObject" / f"{image_id}.png"
+        segmentation = self.folder / "SegmentationClass" / f"{image_id}.png"
         return Record(
             image_id=image_id,
             path=self.folder / "JPEGImages" / f"{image_id}.jpg",
@@ -87,7 +94,7 @@ class Voc(Dataset):
         )
 
     def check_layout(self) -> None:
-        """Folders and lists are there, and no list is shorter than that of the first class."""
+        """Folders and lists are there, the lists whole, and no image in two of them."""
         if not self.root:
             raise FileNotFoundError(f"{self.name} has no data root: give --data-root, as {LAYOUT}")
         splits = {split: self.lists / f"{split}.txt" for split in self.splits()}
@@ -97,8 +104,17 @@ class Voc(Dataset):
                 raise FileNotFoundError(
                     f"{path} is missing; expected {LAYOUT}, --data-root is {self.root}"
                 )
+        split_of: dict[str, str] = {}
         for split, path in splits.items():
-            count, companion = len(listed(path)), self.lists / f"{self.classes()[0]}_{split}.txt"
+            images = listed(path)
+            twice = [image_id for image_id in images if split_of.get(image_id, split) != split]
+            if twice:
+                raise ValueError(
+                    f"{path} lists image {twice[0]}, as {split_of[twice[0]]}.txt does: an image "
+                    "belongs to one split, unpack the published files again"
+                )
+            split_of |= dict.fromkeys(images, split)
+            count, companion = len(images), self.lists / f"{self.classes()[0]}_{split}.txt"
             if not count:
                 raise ValueError(f"{path} lists no image: unpack the published file again")
             if companion.exists() and len(listed(companion)) != count:

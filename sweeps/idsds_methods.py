@@ -100,8 +100,6 @@ SAMPLE_METHODS: dict[str, dict[str, Any]] = {
     "smooth_grad_saliency": {"samples": 8},
 }
 """Fewer perturbed copies on the sample, whose images are small; said before it starts."""
-ANNOTATED = {"boxes", "labels"}
-"""What the images of these datasets come with."""
 APART = ("sds", "idsds", "map_similarity", "class_sensitivity")
 """Protocols that are not asked for by name as they are: the deletion score is what the network is,
 and the others compare two networks or two classes."""
@@ -192,7 +190,7 @@ class IdsdsMethods(Sweep):
                         yield ProtocolEvaluation(
                             of=training,
                             attribution=method,
-                            protocols=tuple(self.chosen_protocols(training, method)),
+                            protocols=tuple(self.chosen_protocols(training, method, data)),
                             images=self.images or recipe.images,
                             save_maps=self.save_maps,
                         )
@@ -250,8 +248,10 @@ class IdsdsMethods(Sweep):
         fewer = SAMPLE_METHODS.get(method.name, {}) if self.dataset == "digit_scenes" else {}
         return replace(method, **fewer)
 
-    def chosen_protocols(self, training: Training, method: Attribution) -> Iterator[Metric]:
-        """The protocols asked for, as this network and this method can be judged by them.
+    def chosen_protocols(
+        self, training: Training, method: Attribution, data: Dataset
+    ) -> Iterator[Metric]:
+        """The protocols asked for, as this network, method and dataset can be judged by them.
 
         Raises:
             ValueError: an unknown name, or one that needs what the images do not come with.
@@ -261,14 +261,14 @@ class IdsdsMethods(Sweep):
             if name == "all":
                 yield deletion_protocol(training, self.patches, Zero())
                 candidates = [Metric.named(other) for other in known]
-                yield from (p for p in candidates if set(p.requires) <= ANNOTATED)
+                yield from (p for p in candidates if set(p.requires) <= data.annotated)
                 if method.single_pass:
                     yield Ids(updated=True)
             elif name in ("sds", "idsds"):
                 yield deletion_protocol(training, self.patches, Zero())
             else:
                 protocol = Metric.named(name)
-                missing = sorted(set(protocol.requires) - ANNOTATED)
+                missing = sorted(set(protocol.requires) - data.annotated)
                 if missing or name in APART:
                     raise ValueError(
                         f"--protocols {name}: needs {' and '.join(missing) or 'a second network'}, "

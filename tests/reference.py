@@ -100,6 +100,15 @@ def epg(values: np.ndarray, mask: np.ndarray) -> float:
     return math.nan if total < 1e-7 else inside / total
 
 
+def on_object_epg(values: np.ndarray, segment: np.ndarray, mask: np.ndarray) -> float:
+    """Share of the boxes' positive importance on pixels of the object (1); NaN without any."""
+    if not (segment == 1).any():
+        return math.nan
+    inside = sum(max(values[p], 0.0) for p in pixels(values) if mask[p])
+    on_object = sum(max(values[p], 0.0) for p in pixels(values) if mask[p] and segment[p] == 1)
+    return math.nan if inside < 1e-7 else on_object / inside
+
+
 def box_iou(values: np.ndarray, mask: np.ndarray, threshold: float) -> float:
     """Intersection over union of mask and thresholded map; NaN if both are empty."""
     positive = positive_part(values)

@@ -24,6 +24,7 @@ from trainables.metrics.localization import (
     select_iou_threshold,
 )
 from trainables.metrics.metric import Metric
+from trainables.metrics.on_object import OnObjectEpg
 from trainables.models.network import Model, Network, evaluating
 from trainables.passes import Passes
 from trainables.result import Result
@@ -93,6 +94,8 @@ class AttributionEvaluation(Result):
     @property
     def directions(self) -> dict[str, str]:
         metrics = guidance_protocols(0.5)
+        if "segments" not in self.dataset.annotated:
+            del metrics[OnObjectEpg().key]
         localization = {key: "max" if m.higher_is_better else "min" for key, m in metrics.items()}
         return self.of.baseline.directions | localization
 
@@ -145,8 +148,17 @@ class AttributionEvaluation(Result):
 
 
 def guidance_protocols(iou_threshold: float) -> dict[str, Metric]:
-    """The protocols by their keys: EPG, IoU at 0.5, IoU at the tuned threshold."""
-    return {Epg().key: Epg(), BoxIou().key: BoxIou(), TUNED.key: TUNED.at(iou_threshold)}
+    """The protocols by their keys: EPG, IoU at 0.5, IoU at the tuned threshold, on-object EPG.
+
+    Source: Model Guidance (Rao et al., ICCV 2023), section 4; on-object EPG, which its code lacks,
+        section 5.
+    """
+    return {
+        Epg().key: Epg(),
+        BoxIou().key: BoxIou(),
+        TUNED.key: TUNED.at(iou_threshold),
+        OnObjectEpg().key: OnObjectEpg(),
+    }
 
 
 def self_checks(trial: Trial, model: Model, attribution: Attribution) -> dict[str, float]:

@@ -13,6 +13,7 @@ import torch
 
 import trainables.attribution
 import trainables.metrics  # noqa: F401  (each registers its classes)
+from data_pipelines import class_map
 from data_pipelines.configuration import outside_identity
 from data_pipelines.dataset import Dataset
 from data_pipelines.image_set import ImageSet
@@ -144,10 +145,12 @@ class ProtocolEvaluation(Result):
         damaged = {name: why for name, why in images.skipped.items() if name in left}
         if damaged:
             write_part(parts, scorer.result_ids, list(damaged), (), damaged, {})
+        segmented = images.segmented.any()
         for start in range(0, len(rows), PART_IMAGES):
             chosen = rows[start : start + PART_IMAGES]
             ids = images.image_ids[chosen].tolist()
-            scorer(parts, ids, images.images(chosen), {})
+            maps = [images.class_maps[i] for i in chosen.tolist()] if segmented else ()
+            scorer(parts, ids, images.images(chosen), {}, maps)
         failed, _ = conclude(self, trial, parts, wanted)
         discard(parts)  # those of a method that failed too: it is tried again
         if failed:
@@ -174,14 +177,31 @@ class Scorer:
         self.evaluator = Evaluator(self.model, {r.attribution: r.protocols for r in bundle})
 
     def __call__(
-        self, parts: Path, image_ids: list[str], pixels: np.ndarray, skipped: dict[str, str]
+        self,
+        parts: Path,
+        image_ids: list[str],
+        pixels: np.ndarray,
+        skipped: dict[str, str],
+        class_maps: Sequence[bytes] = (),
     ) -> int:
-        """Score images (B, 3, H, W) uint8 and leave a part; returns the image-forwards."""
+        """Score images and leave a part.
+
+        Args:
+            parts: folder of the parts.
+            image_ids: B names.
+            pixels: (B, 3, H, W), uint8.
+            skipped: why an image could not be decoded, by name.
+            class_maps: packed, B of them; () where none are wanted.
+
+        Returns:
+            The image-forwards.
+        """
         sound = [i for i, name in enumerate(image_ids) if name not in skipped]
         if not sound:
             write_part(parts, self.result_ids, image_ids, (), skipped, {})
             return 0
-        batch = self.batch_of([image_ids[i] for i in sound], pixels[sound])
+        maps = [class_maps[i] for i in sound] if len(class_maps) else []
+        batch = self.batch_of([image_ids[i] for i in sound], pixels[sound], maps)
         scored = self.evaluator(batch)
         keep_maps(
             *(parts / "maps", self.kept, self.annotations),
@@ -190,8 +210,10 @@ class Scorer:
         write_part(parts, self.result_ids, image_ids, scored.rows, skipped, scored.failed)
         return scored.forwards
 
-    def batch_of(self, image_ids: list[str], pixels: np.ndarray) -> Batch:
-        """The images with their explanations, masks and labels."""
+    def batch_of(
+        self, image_ids: list[str], pixels: np.ndarray, class_maps: Sequence[bytes] = ()
+    ) -> Batch:
+        """The images with their explanations, masks, labels and segments."""
         annotations = self.annotations
         rows = [self.where[name] for name in image_ids]
         images = self.model.encode(torch.from_numpy(pixels).to(self.device))
@@ -204,6 +226,10 @@ class Scorer:
         index = [i for i, classes in enumerate(explained) for _ in classes]
         targets = [k for classes in explained for k in classes]
         masks = annotations.masks([rows[i] for i in index], targets) if index else None
+        segments = None
+        if class_maps and index:
+            found = class_map.segments(class_maps, annotations.size_px, index, targets)
+            segments = torch.from_numpy(found).to(self.device)
         single = all(len(p) == 1 for p in positives)
         return Batch(
             images=images,
@@ -214,6 +240,7 @@ class Scorer:
             labels=torch.tensor([int(p[0]) for p in positives], device=self.device)
             if single
             else None,
+            segments=segments,
         )
 
 

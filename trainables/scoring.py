@@ -51,9 +51,14 @@ def score(
     The targets of an image share its forward (Passes), and images of equally many classes share a
     batch, so that no backward runs for an image that has no target in it; the reference code runs
     one backward per class through the whole batch. The maps are processed in one fixed way, raw map
-    -> image size -> protocol, whatever loss the model was trained with.
+    -> image size -> protocol, whatever loss the model was trained with. Protocols that need
+    segmentation are left out where no image has any; an image without it is undefined to them.
     """
-    protocols = protocols or {}
+    protocols = {
+        key: protocol
+        for key, protocol in (protocols or {}).items()
+        if "segments" not in protocol.requires or images.segmented.any()
+    }
     indices, targets = images.pairs()
     logits, order = [], []
     table = np.full((len(indices), len(protocols)), np.nan)
@@ -130,7 +135,13 @@ def batch_of(
     targets: np.ndarray,
     dilation: float = 0.0,
 ) -> Batch:
-    """A batch of the chosen images (sorted), one explanation per (index, target) pair."""
+    """A batch of the chosen images (sorted), one explanation per (index, target) pair.
+
+    It has segments where the image set has class maps.
+    """
+    segments = None
+    if images.segmented.any():
+        segments = torch.from_numpy(images.segments(indices, targets)).to(device)
     where = {image: position for position, image in enumerate(chosen.tolist())}
     return Batch(
         images=model.encode(torch.from_numpy(images.images(chosen)).to(device)),
@@ -138,6 +149,7 @@ def batch_of(
         image_index=_index([where[i] for i in indices.tolist()], device),
         targets=_index(targets.tolist(), device),
         masks=torch.from_numpy(images.masks(indices, targets, dilation)).to(device),
+        segments=segments,
     )
 
 

@@ -20,7 +20,7 @@ from data_pipelines.dataset import Dataset
 from data_pipelines.image_set import assemble
 from data_pipelines.manifest import Manifest
 from data_pipelines.shards import ordered_execution, shard_paths, write_shards
-from data_pipelines.transforms import decode_batch
+from data_pipelines.streaming import SEGMENTED, decode_columns
 from trainables.parts import discard, done_ids, part_path
 from trainables.protocol_evaluation import PART_IMAGES, ProtocolEvaluation, Scorer, conclude
 from trainables.source import source_fingerprint
@@ -59,7 +59,7 @@ class ScoringActor:
         return Scorer(self.bundle, trial, annotations)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Score a batch of columns image_id, pixels, decode_error."""
+        """Score a batch of columns image_id, pixels, decode_error, class_map (if wanted)."""
         errors = dict(zip(batch["image_id"].tolist(), batch["decode_error"].tolist(), strict=True))
         skipped = {image_id: error for image_id, error in errors.items() if error}
         pixels = np.ascontiguousarray(batch["pixels"].transpose(0, 3, 1, 2))
@@ -68,19 +68,17 @@ class ScoringActor:
         if not part_path(self.parts, result_ids, list(errors)).exists():
             # else: left by an actor that died in a later batch of the same task
             with environment(self.bundle[0]):
-                forwards = self.scorer(self.parts, list(errors), pixels, skipped)
+                maps = batch["class_map"].tolist() if "class_map" in batch else ()
+                forwards = self.scorer(self.parts, list(errors), pixels, skipped, maps)
         return {"images": np.array([len(errors)]), "forwards": np.array([forwards])}
 
 
-def decode_wanted(batch: dict[str, Any], size_px: int, wanted: frozenset[str]) -> dict[str, Any]:
-    """Columns image_id and image to image_id, pixels, decode_error, of the wanted images alone."""
+def decode_wanted(
+    batch: dict[str, np.ndarray], size_px: int, classes: int, wanted: frozenset[str]
+) -> dict[str, Any]:
+    """``decode_columns`` of the wanted images alone."""
     rows = [i for i, image_id in enumerate(batch["image_id"].tolist()) if image_id in wanted]
-    pixels, errors = decode_batch([batch["image"][i] for i in rows], size_px)
-    return {
-        "image_id": np.array([batch["image_id"][i] for i in rows], dtype=object),
-        "pixels": pixels,
-        "decode_error": np.array(errors, dtype=object),
-    }
+    return decode_columns({name: of_all[rows] for name, of_all in batch.items()}, size_px, classes)
 
 
 def stream(
@@ -114,6 +112,7 @@ def stream(
         emit({"event": "running", "result_id": result_id, "pid": 0, "device": "actors"})
     wanted = first.chosen_ids(manifest.image_ids(first.split))
     parts = parts_folder(storage, first)
+    segmented = any("segments" in p.requires for result in bundle for p in result.protocols)
     left = frozenset(wanted - done_ids(parts, result_ids))
     if left:
         write_shards(dataset, manifest, first.split)
@@ -126,12 +125,17 @@ def stream(
             batches = (
                 ray.data.read_parquet(
                     paths,
-                    columns=["image_id", "image"],
+                    columns=["image_id", "image", *(SEGMENTED if segmented else ())],
                     override_num_blocks=len(paths),
                     num_cpus=READER_CPUS,
                 )
                 .map_batches(
-                    partial(decode_wanted, size_px=first.size_px, wanted=left),
+                    partial(
+                        decode_wanted,
+                        size_px=first.size_px,
+                        classes=len(manifest.classes),
+                        wanted=left,
+                    ),
                     batch_size=4 * PART_IMAGES,
                     num_cpus=READER_CPUS,
                 )

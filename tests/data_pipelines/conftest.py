@@ -1,4 +1,4 @@
-"""A small sample in both layouts, VOC files to damage, and one local Ray for the session."""
+"""A small sample in every layout, VOC files to damage, and one local Ray for the session."""
 
 from __future__ import annotations
 
@@ -27,6 +27,16 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> DigitScenes:
     """40 training, 12 validation and 12 test scenes in the VOC layout."""
     root = str(tmp_path_factory.mktemp("sample"))
     dataset = DigitScenes(root=root, images_train=40, images_val=12, images_test=12)
+    dataset.prepare()
+    return dataset
+
+
+@pytest.fixture(scope="session")
+def coco_sample(tmp_path_factory: pytest.TempPathFactory) -> DigitScenes:
+    """The same scenes in the COCO layout."""
+    root = str(tmp_path_factory.mktemp("coco_sample"))
+    counts = {"images_train": 40, "images_val": 12, "images_test": 12}
+    dataset = DigitScenes(root=root, layout="coco", **counts)
     dataset.prepare()
     return dataset
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from data_pipelines.boxes import box_mask, scale_boxes
 from data_pipelines.image_set import ImageSet, assemble, load_locally
@@ -71,6 +72,47 @@ def test_masks_of_pairs_are_stacked_masks(train):
     for mask, i, k in zip(masks, image_index, targets, strict=True):
         np.testing.assert_array_equal(mask, train.mask(i, k, 0.25))
     assert train.masks([], []).shape == (0, 48, 48)
+
+
+def test_segments_are_the_published_ones_at_the_size_of_the_images(indexed_sample, train):
+    dataset, manifest = indexed_sample
+    val = load_locally(dataset, manifest, "val", 48)
+    image_index, targets = val.pairs()
+    found = val.segments(image_index, targets)
+    assert (found.shape, found.dtype) == ((len(targets), 48, 48), np.int8)
+    path_of = {record.image_id: record.segmentation for record in dataset.records("val")}
+    for segment, i, k in zip(found, image_index, targets, strict=True):
+        published = Image.open(path_of[val.image_ids[i]])
+        resized = np.asarray(published.resize((48, 48), Image.Resampling.NEAREST))
+        np.testing.assert_array_equal(segment, resized == k + 1)
+        assert (val.mask(i, k) | (segment == 0))[2:-2, 2:-2].mean() > 0.95  # the object in its box
+    assert val.segmented.all()
+    assert sum(map(len, val.class_maps)) < 12 * 48 * 48 / 5
+
+
+def test_training_images_carry_no_class_maps(train):
+    assert train.class_maps == ()
+    assert not train.segmented.any()
+    assert (train.segments([0, 3], [1, 1]) == -1).all()
+
+
+def test_an_image_without_segmentation_is_undecided_and_a_damaged_one_named(voc, tmp_path):
+    home = voc.folder / "SegmentationClass"
+    (home / "000041.png").unlink()
+    (home / "000042.png").write_bytes(b"gone")
+    val = load_locally(*indexed(voc, tmp_path / "index"), "val", 48)
+    assert val.skipped == {"000042": "segmentation is not an image (4 bytes)"}
+    assert val.segmented.tolist() == [False] + [True] * 10
+    assert (val.segments([0], val.positives(0)[:1]) == -1).all()
+    assert (val.segments([1], val.positives(1)[:1]) == 1).any()
+
+
+def test_coco_regions_are_drawn_on_the_way(coco_sample, indexed_sample, tmp_path):
+    drawn = load_locally(*indexed(coco_sample, tmp_path / "index"), "test", 48)
+    published = load_locally(*indexed_sample, "test", 48)  # the same scenes
+    pairs = published.pairs()
+    np.testing.assert_array_equal(drawn.segments(*pairs), published.segments(*pairs))
+    np.testing.assert_array_equal(drawn.labels, published.labels)
 
 
 def test_blocks_of_any_cut_and_order_give_the_same_images(indexed_sample, train):

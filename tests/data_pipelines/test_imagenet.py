@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 
 import pytest
@@ -33,6 +34,39 @@ def test_classes_bear_the_first_of_their_published_names(imagenet):
     assert imagenet.classes()[0] == "tench"
     mapping.unlink()
     assert imagenet.classes() == imagenet.synsets()
+
+
+@pytest.mark.parametrize("name", ["synset_words.txt", "synsets.txt"])
+def test_other_published_lists_of_synsets_are_read(imagenet, name):
+    mapping = imagenet.folder / "LOC_synset_mapping.txt"
+    mapping.rename(mapping.with_name(name))
+    assert imagenet.classes() == tuple(f"digit_{k}" for k in range(10))
+    mapping.with_name(name).write_text("".join(f"{synset}\n" for synset in imagenet.synsets()))
+    assert imagenet.classes() == imagenet.synsets()
+
+
+def test_validation_images_in_one_folder_take_their_class_from_their_boxes(imagenet):
+    expected = {record.image_id: record for record in imagenet.records("val")}
+    val = imagenet.folder / "val"
+    for path in sorted(val.glob("*/*.JPEG")):
+        path.rename(val / path.name)
+    for folder in [path for path in val.iterdir() if path.is_dir()]:
+        folder.rmdir()
+    imagenet.check_layout()
+    annotations = imagenet.folder / "Annotations" / "val"
+    first, second = sorted(annotations.iterdir())[:2]
+    first.unlink()
+    second.write_text(second.read_text().replace("<name>n0", "<name>x0"))
+    records = {record.image_id: record for record in imagenet.records("val")}
+    assert records.keys() == expected.keys()
+    assert records.pop(first.stem).reason.startswith("annotation missing")
+    reason = records.pop(second.stem).reason
+    assert re.fullmatch(r"<object/name> is \['x0.*expected synsets of val: .*\.xml", reason)
+    for image_id, record in records.items():
+        assert (record.labels, record.boxes) == (
+            expected[image_id].labels,
+            expected[image_id].boxes,
+        )
 
 
 def test_an_image_without_published_boxes_takes_its_size_from_its_header(imagenet):

@@ -69,7 +69,7 @@ def test_touched_files_are_read_again_and_keep_the_fingerprint(voc, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["JPEGImages/000001.jpg", "SegmentationObject/000001.png", "Annotations/000001.xml"]
+    "name", ["JPEGImages/000001.jpg", "SegmentationClass/000001.png", "Annotations/000001.xml"]
 )
 def test_other_bytes_give_another_fingerprint(voc, tmp_path, name):
     first = index(voc, tmp_path / "index", SPLITS)

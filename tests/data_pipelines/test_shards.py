@@ -50,7 +50,7 @@ def test_shards_hold_the_published_bytes_and_rows_in_the_order_of_ids(written):
 def test_an_image_without_boxes_or_mask_has_empty_columns(small_shards, voc, tmp_path):
     path = voc.folder / "Annotations" / "000001.xml"
     path.write_text("<annotation><size><width>64</width><height>64</height></size></annotation>")
-    (voc.folder / "SegmentationObject" / "000001.png").unlink()
+    (voc.folder / "SegmentationClass" / "000001.png").unlink()
     dataset, manifest = indexed(voc, tmp_path / "index")
     write_shards(dataset, manifest, "train")
     row = pq.read_table(shard_paths(manifest, "train")[0]).slice(0, 1).to_pylist()[0]
@@ -83,5 +83,5 @@ def test_masks_in_shards_are_pictures(written):
 
     _, manifest = written
     row = pq.read_table(shard_paths(manifest, "train")[0]).slice(0, 1).to_pylist()[0]
-    instances = np.asarray(Image.open(io.BytesIO(row["segmentation"])))
-    assert instances.max() == len(row["boxes"])
+    classes = np.asarray(Image.open(io.BytesIO(row["segmentation"])))
+    assert set(np.unique(classes)) == {0, *(label + 1 for label in row["labels"])}

@@ -37,10 +37,18 @@ def assert_equal(one: ImageSet, other: ImageSet) -> None:
         assert getattr(one, name).dtype == getattr(other, name).dtype
     everything = np.arange(len(one))
     np.testing.assert_array_equal(one.images(everything), other.images(everything))
+    assert one.class_maps == other.class_maps
 
 
 def test_both_feeds_are_equal(feed, indexed_sample):
     assert_equal(feed.load(), load_locally(*indexed_sample, "train", 48))
+
+
+def test_both_feeds_carry_the_same_class_maps(small_shards, local_ray, coco_sample, tmp_path):
+    dataset, manifest = indexed(coco_sample, tmp_path / "index")
+    split = resident(dataset, manifest, "test", 48).load()
+    assert split.segmented.all()
+    assert_equal(split, load_locally(dataset, manifest, "test", 48))
 
 
 def test_every_image_is_decoded_once_however_often_it_is_loaded(feed):

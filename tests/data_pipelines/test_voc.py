@@ -72,6 +72,7 @@ def test_difficult_objects_are_kept_or_dropped_as_the_study_says(voc):
     assert [box[5] for box in record(voc).boxes] == [DIFFICULT, TRUNCATED]
     without = record(Voc(root=voc.root, difficult="drop"))
     assert without.labels == (5,)
+    assert without.segmentation == record(voc).segmentation  # by class: no number shifts
 
 
 def test_a_box_outside_the_image_is_clipped_or_dropped_and_noted_and_its_label_stays(voc):
@@ -99,7 +100,15 @@ def test_a_broken_annotation_skips_its_image_alone(voc):
     assert set(skipped) == {"000002", "000003", "000004"}
     assert "broken XML" in skipped["000002"]
     assert "annotation missing" in skipped["000003"]
-    assert "unknown class 'unicorn'; known: digit_0" in skipped["000004"]
+    assert "<object/name> is 'unicorn'; known: digit_0" in skipped["000004"]
+    assert skipped["000004"].endswith("000004.xml")
+
+
+@pytest.mark.parametrize("field", ["xmin", "name", "width"])
+def test_a_missing_field_is_named_with_its_file(voc, field):
+    path = voc.folder / "Annotations" / "000001.xml"
+    path.write_text(re.sub(f"<{field}>[^<]*</{field}>", "", path.read_text()))
+    assert re.search(rf"<.*{field}>.*000001\.xml$", record(voc).reason)
 
 
 def test_a_sound_layout_passes(voc):
@@ -122,6 +131,13 @@ def test_a_missing_part_is_named_with_the_layout_and_the_flag(voc, missing):
     assert "VOCdevkit/VOC2007" in str(error.value)
     assert "--data-root" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_an_image_in_two_splits_is_refused(voc):
+    train, val = (voc.lists / f"{split}.txt" for split in ("train", "val"))
+    val.write_text(val.read_text() + train.read_text().splitlines()[4] + "\n")
+    with pytest.raises(ValueError, match=r"val\.txt lists image 000005, as train\.txt does"):
+        voc.check_layout()
 
 
 def test_a_truncated_list_is_named(voc):

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from tests.reference import box_iou
-from tests.trainables.scenes import BASELINE, CONTROL, GUIDED
+from tests.trainables.conftest import Bench
+from tests.trainables.scenes import BASELINE, CONTROL, GUIDED, segmented
 from trainables.attribution_evaluation import AttributionEvaluation
 from trainables.metrics.localization import IOU_THRESHOLDS
 from trainables.models.network import evaluating
@@ -52,6 +53,22 @@ def test_a_baseline_is_judged_at_its_best_epoch_others_at_all_kept(bench):
         pairs = sum(int(bench.splits[split].labels.sum()) for split in ("val", "test"))
         assert len(rows) == pairs * 3 * epochs
         assert set(rows["split"]) == {"val", "test"}
+
+
+def test_on_object_epg_is_reported_where_a_split_has_segmentation(trained, splits, tmp_path):
+    whole = Bench(trained, splits | {"test": segmented(splits["test"])})
+    bench = whole.beside(tmp_path / "storage", BASELINE)
+    for result in (OF_BASELINE, GUIDED):
+        assert bench.run(result), bench.events
+        assert result.directions["on_object_epg"] == "max"
+        named = {key for _, metrics in bench.history(result) for key in metrics}
+        assert {key for key in named if "on_object" in key} == {
+            "test/on_object_epg",
+            "test/on_object_epg_defined_fraction",
+        }
+        rows = bench.rows(result)
+        defined = rows[(rows["protocol_key"] == "on_object_epg") & rows["score"].notna()]
+        assert set(defined["image_id"]) <= set(splits["test"].image_ids[::2])
 
 
 def test_it_sees_the_classification_that_the_training_saw(bench):

@@ -11,7 +11,7 @@ import torch
 
 from tests.trainables.conftest import Bench
 from tests.trainables.plugins import InsideShare, Raising
-from tests.trainables.scenes import BASELINE, squares
+from tests.trainables.scenes import BASELINE, segmented, squares
 from trainables import protocol_evaluation
 from trainables.attribution.bcos import Bcos
 from trainables.attribution.cam import GradCam
@@ -20,7 +20,9 @@ from trainables.batch import Batch
 from trainables.evaluator import full_size_maps
 from trainables.idsds_finetuning import IdsdsFinetuning
 from trainables.metrics.localization import Epg
+from trainables.metrics.on_object import OnObjectEpg
 from trainables.metrics.perturbation_curves import Deletion
+from trainables.metrics.segmentation import AveragePrecision, MeanIou, PixelAccuracy
 from trainables.metrics.single_deletion import Idsds, Sds
 from trainables.models.network import evaluating
 from trainables.passes import Passes
@@ -311,6 +313,33 @@ class TestBundle:
         trial = Trial(EVALUATION, bench.storage, bench.feeds, bench.events.append)
         reason, _ = conclude(EVALUATION, trial, tmp_path / "parts", {"b", "a"})
         assert reason == "2 images were not scored, first a; run the command again"
+
+
+def test_protocols_of_segmentation_judge_the_images_that_have_it(
+    trained, splits, tmp_path, small_parts
+):
+    images = segmented(splits["val"])
+    bench = Bench(trained, {"val": images}).beside(tmp_path / "storage", BASELINE)
+    protocols = (PixelAccuracy(), MeanIou(), AveragePrecision(), OnObjectEpg())
+    evaluation = replace(EVALUATION, protocols=protocols)
+    assert bench.run(evaluation), bench.events
+    pairs = int(images.labels[::2].sum())
+    for protocol in protocols:
+        rows = bench.rows(evaluation)
+        mine = rows[rows["protocol_key"] == protocol.key]
+        if protocol.key != "pixel_accuracy" and protocol.key != "mean_iou":
+            assert mine["score"].notna().sum() == pairs
+        assert 0 < metrics_of(bench, evaluation)[f"val/{protocol.key}"] <= 1
+
+
+def test_a_part_of_which_no_image_is_segmented_is_undefined(bench, tmp_path):
+    images = bench.splits["val"]
+    evaluation = replace(EVALUATION, protocols=(OnObjectEpg(),))
+    trial = Trial(evaluation, bench.storage, bench.feeds, bench.events.append)
+    scorer, ids = Scorer((evaluation,), trial, images), images.image_ids[:2].tolist()
+    scorer(tmp_path / "parts", ids, images.images([0, 1]), {}, [b"", b""])
+    assert conclude(evaluation, trial, tmp_path / "parts", set(ids)) == ("", "")
+    assert bench.rows(evaluation)["score"].isna().all()
 
 
 class TestCheck:

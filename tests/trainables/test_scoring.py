@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 import torch
 
-from tests.reference import box_iou, epg, micro_f1
+from tests.reference import box_iou, epg, micro_f1, on_object_epg
 from tests.trainables.networks import hooks_of
-from tests.trainables.scenes import squares
+from tests.trainables.scenes import segmented, squares
 from trainables import scoring
 from trainables.attribution.cam import GradCam
 from trainables.attribution.gradient import InputXGradient
@@ -66,9 +66,32 @@ def test_every_pair_of_image_and_positive_class_has_its_own_score(model, images,
             assert row.box_area_fraction == pytest.approx(mask.mean())
 
 
+def test_on_object_epg_is_that_of_a_plain_loop_and_undefined_without_segmentation(model, images):
+    annotated = segmented(images)
+    scores = score(model, annotated, torch.device("cpu"), METHOD, PROTOCOLS)
+    rows = scores.rows[scores.rows["protocol_key"] == "on_object_epg"]
+    pairs = list(zip(*annotated.pairs(), strict=True))
+    expected = []
+    for index, target in pairs:
+        batch = Batch.single(
+            model.encode(torch.from_numpy(images.images([index]))), torch.tensor([target])
+        )
+        with evaluating(model.module), Passes(model, batch) as passes:
+            map_ = METHOD.at_image_size(METHOD(passes), passes)[0].numpy()
+        segment, mask = annotated.segments([index], [target])[0], images.mask(index, target)
+        expected.append(on_object_epg(map_, segment, mask))
+    np.testing.assert_allclose(rows["score"], expected, rtol=1e-9)
+    undefined = [index % 2 == 1 for index, _ in pairs]
+    assert np.isnan(expected).tolist() == undefined
+    assert scores.means["on_object_epg"] == pytest.approx(np.nanmean(expected))
+    fraction = scores.means["on_object_epg_defined_fraction"]
+    assert fraction == pytest.approx(1 - np.mean(undefined))
+
+
 def test_means_are_over_pairs_and_classification_over_all_images(model, images, scores):
     rows = scores.rows
-    for key in PROTOCOLS:
+    assert set(rows["protocol_key"]) == set(PROTOCOLS) - {"on_object_epg"}  # no class maps
+    for key in rows["protocol_key"].unique():
         column = rows[rows["protocol_key"] == key]["score"]
         assert scores.means[key] == pytest.approx(column.fillna(0).mean())
         assert scores.means[f"{key}_defined_fraction"] == pytest.approx(column.notna().mean())

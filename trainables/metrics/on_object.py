@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+import torch
 from torch import Tensor
 
 from trainables.metrics.localization import FAINT_SUM, positive_share, require_masks
@@ -22,7 +23,8 @@ class OnObjectEpg(SmoothedMetric):
     """Share of the positive importance within the boxes that falls on the object's pixels.
 
     A uniform map scores the share of the boxes that the object fills. Pixels that the annotation
-    does not decide count as not on it. Undefined where positive importance within the boxes sums to
+    does not decide count as not on it. Undefined where the annotation shows no pixel of the object,
+    an image without segmentation included, and where positive importance within the boxes sums to
     less than 1e-7.
 
     Source: Model Guidance (Rao et al., ICCV 2023); its code has none. The object is
@@ -33,6 +35,7 @@ class OnObjectEpg(SmoothedMetric):
     name: ClassVar[str] = "on_object_epg"
     higher_is_better: ClassVar[bool] = True
     range: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    revision: ClassVar[int] = 2
     requires: ClassVar[tuple[Annotation, ...]] = ("boxes", "segments")
 
     undefined: Undefined = "drop"
@@ -51,4 +54,5 @@ class OnObjectEpg(SmoothedMetric):
             )
         require_masks(boxes, maps)
         on_object = require_segments(self.key, passes.batch.segments, maps) == 1
-        return positive_share(self.smoothed(maps), on_object, boxes, faint=FAINT_SUM)
+        share = positive_share(self.smoothed(maps), on_object, boxes, faint=FAINT_SUM)
+        return torch.where(on_object.flatten(1).any(1), share, torch.nan)

@@ -46,6 +46,17 @@ def test_importance_outside_the_boxes_alone_is_undefined() -> None:
     assert score(OnObjectEpg(), outside, BOX, segments).isnan().all()
 
 
+def test_an_object_that_the_annotation_does_not_show_is_undefined() -> None:
+    for value in (-1, 0):
+        segments = torch.full((1, 2, 2), value, dtype=torch.int8)
+        assert score(OnObjectEpg(), MAP, BOX, segments).isnan().all()
+
+
+def test_a_map_beside_the_object_scores_zero() -> None:
+    segments = torch.tensor([[[0, 1], [0, 0]]], dtype=torch.int8)
+    assert score(OnObjectEpg(), MAP * torch.tensor([1.0, 0.0]), BOX, segments).item() == 0
+
+
 def test_what_is_missing_is_named() -> None:
     segments = torch.ones(1, 2, 2, dtype=torch.int8)
     with pytest.raises(ValueError, match="on_object_epg needs masks"):
