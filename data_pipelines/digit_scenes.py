@@ -15,10 +15,15 @@ from platformdirs import user_data_path
 
 from data_pipelines.dataset import Dataset, Record, Skipped
 from data_pipelines.imagenet import Imagenet
-from data_pipelines.layout import NumberedScene, write_imagenet, write_voc
-from data_pipelines.scene import SceneStyle, compose
-from data_pipelines.sources import CLASSES, partitioned_sources
+from data_pipelines.layout import NumberedScene, write_imagenet, write_voc, write_waterbirds
+from data_pipelines.scene import Scene, SceneStyle, compose
+from data_pipelines.sources import CLASSES, Sources, partitioned_sources
 from data_pipelines.voc import Voc
+from data_pipelines.waterbirds import GROUPS, TIED, Waterbirds
+
+DIGITS = tuple(f"digit_{k}" for k in range(CLASSES))
+READERS: dict[str, type[Dataset]] = {"voc": Voc, "imagenet": Imagenet, "waterbirds": Waterbirds}
+"""The published reader of each layout."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,13 +33,15 @@ class DigitScenes(Dataset, SceneStyle):
     ``voc``: one to three digits of different classes, with boxes and masks; a context cue tells a
     class in a share of the training images, so that there is something to guide away from.
     ``imagenet``: exactly one digit, on at least 4 of 16 patches, with its box.
+    ``waterbirds``: exactly one digit, a landbird or a waterbird by its class, on the first photograph
+    (land) or the second (water): always its own in training and validation, either in the test.
 
     Source: digits and photographs that ship with scikit-learn, divided among the splits first.
     """
 
     name: ClassVar[str] = "digit_scenes"
 
-    layout: Literal["voc", "imagenet"] = "voc"
+    layout: Literal["voc", "imagenet", "waterbirds"] = "voc"
     """Published layout that the files are written in."""
     images_train: int = 1200
     images_val: int = 200
@@ -42,6 +49,8 @@ class DigitScenes(Dataset, SceneStyle):
     """Unused by the ImageNet layout, whose test labels are not public."""
     seed: int = 0
     """Of the division and of every image."""
+    birds: tuple[tuple[int, ...], tuple[int, ...]] = ((0, 6), (1, 7))
+    """Digits that are landbirds, and waterbirds; used by the Waterbirds layout alone."""
 
     def __post_init__(self) -> None:
         """Refuse counts and sides that no sample can have."""
@@ -57,6 +66,9 @@ class DigitScenes(Dataset, SceneStyle):
         self.require(field, fit, f"ascending sides between {least} and {most}")
         self.require("size_px", not lone or self.size_px % 4 == 0, "a multiple of 4 (patches)")
         self.require("seed", self.seed >= 0, "at least 0")
+        digits = [*self.birds[0], *self.birds[1]]
+        known = len(set(digits)) == len(digits) and set(digits) <= set(range(CLASSES))
+        self.require("birds", known and all(self.birds), "two groups of different digits, 0 to 9")
 
     @property
     def folder(self) -> Path:
@@ -67,19 +79,19 @@ class DigitScenes(Dataset, SceneStyle):
     @property
     def reader(self) -> Dataset:
         """The published reader of the layout."""
-        return (Voc if self.layout == "voc" else Imagenet)(root=str(self.folder))
+        return READERS[self.layout](root=str(self.folder))
 
     def images(self, split: str) -> int:
         """How many images the split has."""
         return int(getattr(self, f"images_{split}"))
 
     def classes(self) -> tuple[str, ...]:
-        """digit_0 to digit_9."""
-        return tuple(f"digit_{k}" for k in range(CLASSES))
+        """digit_0 to digit_9; landbird and waterbird in the Waterbirds layout."""
+        return self.reader.classes() if self.layout == "waterbirds" else DIGITS
 
     def splits(self) -> tuple[str, ...]:
         """Those of the layout."""
-        return ("train", "val", "test") if self.layout == "voc" else ("train", "val")
+        return ("train", "val") if self.layout == "imagenet" else ("train", "val", "test")
 
     def records(self, split: str) -> Iterator[Record | Skipped]:
         """What the reader of the layout finds."""
@@ -101,9 +113,9 @@ class DigitScenes(Dataset, SceneStyle):
             return
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         unfinished = tempfile.mkdtemp(prefix=f".{self.folder.name}-", dir=self.folder.parent)
-        write = write_voc if self.layout == "voc" else write_imagenet
+        write = {"voc": write_voc, "imagenet": write_imagenet, "waterbirds": write_waterbirds}
         try:
-            write(Path(unfinished), self.classes(), self.scenes())
+            write[self.layout](Path(unfinished), DIGITS, self.scenes())
             os.chmod(unfinished, 0o755)  # mkdtemp makes it private
             os.rename(unfinished, self.folder)
         except OSError:
@@ -119,5 +131,19 @@ class DigitScenes(Dataset, SceneStyle):
             for position in range(self.images(split)):
                 rng = np.random.default_rng((self.seed, order, position))
                 number += 1
+                if self.layout == "waterbirds":
+                    yield split, number, self.bird(sources[split], rng, split, position)
+                    continue
                 cued = split == "train"
                 yield split, number, compose(self, sources[split], rng, cued=cued, lone=lone)
+
+    def bird(
+        self, sources: Sources, rng: np.random.Generator, split: str, position: int
+    ) -> Scene:
+        """A scene of the Waterbirds layout; the groups of a split take turns."""
+        held = range(len(GROUPS)) if split == "test" else TIED
+        group = held[position % len(held)]
+        bird, place = divmod(group, 2)
+        kinds = self.birds[bird]
+        scene = compose(self, sources.at(place), rng, cued=False, lone=False, of=kinds)
+        return replace(scene, group=group)

@@ -35,6 +35,8 @@ class ImageSet:
     """Decoded pixels, each (n, size_px, size_px, 3), read-only where they lie in shared memory."""
     rows: NDArray[np.int64]
     """(N,) row of each image in the blocks, counted through them; damaged images are left out."""
+    groups: NDArray[np.int64] | None = None
+    """(N,) group of each image where the dataset has groups (Waterbirds: G1 is 0, G4 is 3)."""
     skipped: dict[str, str] = field(default_factory=dict)
     """Why an image could not be decoded, by image_id."""
     images_decoded: int = 0
@@ -147,6 +149,7 @@ def assemble(
         )
         boxes.append(np.concatenate([published[:, :1].astype(np.int32), corners], axis=1))
         offsets.append(offsets[-1] + len(corners))
+    groups = [table["group"][position] for position in kept]
     return ImageSet(
         classes=manifest.classes,
         size_px=size_px,
@@ -156,6 +159,7 @@ def assemble(
         box_offsets=np.array(offsets, dtype=np.int64),
         blocks=blocks,
         rows=order[kept],
+        groups=None if None in groups else np.array(groups, dtype=np.int64),
         skipped=skipped,
         images_decoded=images_decoded,
     )
