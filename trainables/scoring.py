@@ -29,10 +29,12 @@ class Scores:
     Attributes:
         means: metric key to mean over (image, class) pairs, with ``<key>_defined_fraction``.
         rows: one line per (image, class, protocol).
+        logits: (N, K), in the order of the images.
     """
 
     means: dict[str, float] = field(default_factory=dict)
     rows: pd.DataFrame = field(default_factory=pd.DataFrame)
+    logits: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
 
     def as_metrics(self, split: str) -> dict[str, float]:
         """The means under ``<split>/<key>``."""
@@ -65,10 +67,10 @@ def score(
                     columns = [p(passes, maps).double().cpu().numpy() for p in protocols.values()]
                     scores.append(np.stack(columns, axis=1))
                 logits.append(passes.logits.double().cpu().numpy())
-    result = Scores()
+    result = Scores(logits=np.concatenate(logits))
     for cls in ClassificationMetric.registered.values():
         metric = cls()
-        result.means[metric.key] = metric(np.concatenate(logits), images.labels)
+        result.means[metric.key] = metric(result.logits, images.labels)
     if attribution is not None:
         table = np.concatenate(scores)
         for (key, protocol), column in zip(protocols.items(), table.T, strict=True):
