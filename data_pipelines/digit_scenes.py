@@ -137,9 +137,7 @@ class DigitScenes(Dataset, SceneStyle):
                 cued = split == "train"
                 yield split, number, compose(self, sources[split], rng, cued=cued, lone=lone)
 
-    def bird(
-        self, sources: Sources, rng: np.random.Generator, split: str, position: int
-    ) -> Scene:
+    def bird(self, sources: Sources, rng: np.random.Generator, split: str, position: int) -> Scene:
         """A scene of the Waterbirds layout; the groups of a split take turns."""
         held = range(len(GROUPS)) if split == "test" else TIED
         group = held[position % len(held)]

@@ -13,7 +13,9 @@ from PIL import Image
 from data_pipelines.boxes import clip_boxes
 from data_pipelines.dataset import Dataset, Record, Skipped
 
-LAYOUT = "<root>/metadata.csv, <root>/<img_filename>, <root>/CUB_200_2011/{images,bounding_boxes}.txt"
+LAYOUT = (
+    "<root>/metadata.csv, <root>/<img_filename>, <root>/CUB_200_2011/{images,bounding_boxes}.txt"
+)
 COLUMNS = ("img_id", "img_filename", "y", "split", "place", "place_filename")
 """Of metadata.csv."""
 SPLITS = ("train", "val", "test")
@@ -90,9 +92,7 @@ class Waterbirds(Dataset):
         boxes, notes = clip_boxes([(label, xmin, ymin, xmax, ymax, 0)], width, height)
         if not boxes:
             return Skipped(image_id, f"{notes[0]}; {self.cub / 'bounding_boxes.txt'}")
-        return Record(
-            image_id, path, width, height, (label,), boxes, group=row.group, notes=notes
-        )
+        return Record(image_id, path, width, height, (label,), boxes, group=row.group, notes=notes)
 
     def check_layout(self) -> None:
         """The three lists are there and sound, and every listed image has a box."""

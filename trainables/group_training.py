@@ -164,9 +164,7 @@ class GroupTraining(ClassifierTraining):
         """The baseline's evaluation with the same attribution and setting."""
         if self.attribution is None:
             return None
-        return GroupEvaluation(
-            of=self.baseline, attribution=self.attribution, setting=self.setting
-        )
+        return GroupEvaluation(of=self.baseline, attribution=self.attribution, setting=self.setting)
 
     @property
     def directions(self) -> dict[str, str]:
@@ -198,17 +196,13 @@ class GroupTraining(ClassifierTraining):
     def seen(self, images: ImageSet) -> View:
         """A split as evaluation sees it: the middle of each image, in the setting."""
         windows = central_windows(len(images), images.size_px, self.crop_px)
-        return view(
-            labelled(images, self.setting), windows, outside=self.setting == "reversed"
-        )
+        return view(labelled(images, self.setting), windows, outside=self.setting == "reversed")
 
     def augmented(self, trial: Trial, images: ImageSet, epoch: int) -> View:
         """A split as an epoch of training sees it: a function of seed, epoch and image."""
         draws = trial.generator(WINDOWS, epoch).random((len(images), 3))
         windows = random_windows(draws, images.size_px, self.crop_px)
-        return view(
-            labelled(images, self.setting), windows, outside=self.setting == "reversed"
-        )
+        return view(labelled(images, self.setting), windows, outside=self.setting == "reversed")
 
     def annotated(self, images: ImageSet) -> np.ndarray:
         """Whether an image's box is used, (N,), bool.
