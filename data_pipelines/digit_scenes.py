@@ -33,8 +33,9 @@ class DigitScenes(Dataset, SceneStyle):
     ``voc``: one to three digits of different classes, with boxes and masks; a context cue tells a
     class in a share of the training images, so that there is something to guide away from.
     ``imagenet``: exactly one digit, on at least 4 of 16 patches, with its box.
-    ``waterbirds``: exactly one digit, a landbird or a waterbird by its class, on the first photograph
-    (land) or the second (water): always its own in training and validation, either in the test.
+    ``waterbirds``: exactly one digit, a landbird or a waterbird by its class, on the first
+    photograph (land) or the second (water): always its own in training and validation, either in
+    the test.
 
     Source: digits and photographs that ship with scikit-learn, divided among the splits first.
     """

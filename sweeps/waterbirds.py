@@ -3,7 +3,7 @@
 Model Guidance (Rao et al., ICCV 2023), section 5.5 and appendix C, on Waterbirds-100.
 
     python sweeps/waterbirds.py                  # the generated sample, local Ray, minutes
-    python sweeps/waterbirds.py --address auto --dataset waterbirds --data-root DIR --gpus-per-trial 1
+    python sweeps/waterbirds.py --dataset waterbirds --data-root DIR --gpus-per-trial 1
 
 In training landbirds are on land and waterbirds on water; in the test either is on either. Every
 network, layer, loss and setting (birds guided into the box, places guided out of it) is one
