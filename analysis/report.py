@@ -16,9 +16,10 @@ import pandas as pd
 import tyro
 from platformdirs import user_data_path
 
-from analysis import scores, tables
+from analysis import groups, scores, tables
 from analysis.address import Unavailable, default_tracking_uri, redacted
 from analysis.document import Block, Heading, Paragraph, Picture, Table, as_markdown, as_page
+from analysis.groups_report import GroupFrames
 from analysis.guidance_report import GuidanceFrames
 from analysis.ranking_report import RankingFrames
 from analysis.runs import Runs, launched, load
@@ -121,8 +122,10 @@ def write(
 
 
 def frames_of(runs: Runs) -> Frames:
-    """What the runs can be asked: rankings of methods, fronts of guided trainings, or both."""
+    """What the runs can be asked: accuracies by group, rankings of methods, fronts, or both."""
     kinds = set(runs.runs["kind"])
+    if groups.TRAINING in kinds:
+        return GroupFrames.of(runs)
     if kinds.isdisjoint(scores.KINDS):
         return GuidanceFrames.of(runs)
     ranking = RankingFrames.of(runs)

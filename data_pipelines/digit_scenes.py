@@ -17,10 +17,21 @@ from data_pipelines.coco import Coco
 from data_pipelines.coco_layout import SPLIT_FILE, write_coco
 from data_pipelines.dataset import Dataset, Record, Skipped
 from data_pipelines.imagenet import Imagenet
-from data_pipelines.layout import NumberedScene, write_imagenet, write_voc
-from data_pipelines.scene import SceneStyle, compose
-from data_pipelines.sources import CLASSES, partitioned_sources
+from data_pipelines.layout import NumberedScene, write_imagenet, write_voc, write_waterbirds
+from data_pipelines.scene import Scene, SceneStyle, compose
+from data_pipelines.sources import CLASSES, Sources, partitioned_sources
 from data_pipelines.voc import Voc
+from data_pipelines.waterbirds import GROUPS, TIED, Waterbirds
+
+DIGITS = tuple(f"digit_{k}" for k in range(CLASSES))
+READERS: dict[str, type[Dataset]] = {
+    "voc": Voc, "coco": Coco, "imagenet": Imagenet, "waterbirds": Waterbirds,
+}  # fmt: skip
+"""The published reader of each layout."""
+WRITERS = {
+    "voc": write_voc, "coco": write_coco, "imagenet": write_imagenet, "waterbirds": write_waterbirds,
+}  # fmt: skip
+"""What writes each layout."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,13 +42,16 @@ class DigitScenes(Dataset, SceneStyle):
     class in a share of the training images, so that there is something to guide away from.
     ``coco``: the same scenes; two sets are published, and a file names the validation images of the
     first. ``imagenet``: exactly one digit, on at least 4 of 16 patches, with its box.
+    ``waterbirds``: exactly one digit, a landbird or a waterbird by its class, on the first
+    photograph (land) or the second (water): always its own in training and validation, either in
+    the test.
 
     Source: digits and photographs that ship with scikit-learn, divided among the splits first.
     """
 
     name: ClassVar[str] = "digit_scenes"
 
-    layout: Literal["voc", "coco", "imagenet"] = "voc"
+    layout: Literal["voc", "coco", "imagenet", "waterbirds"] = "voc"
     """Published layout that the files are written in."""
     images_train: int = 1200
     images_val: int = 200
@@ -45,6 +59,8 @@ class DigitScenes(Dataset, SceneStyle):
     """Unused by the ImageNet layout, whose test labels are not public."""
     seed: int = 0
     """Of the division and of every image."""
+    birds: tuple[tuple[int, ...], tuple[int, ...]] = ((0, 6), (1, 7))
+    """Digits that are landbirds, and waterbirds; used by the Waterbirds layout alone."""
 
     def __post_init__(self) -> None:
         """Refuse counts and sides that no sample can have."""
@@ -60,6 +76,9 @@ class DigitScenes(Dataset, SceneStyle):
         self.require(field, fit, f"ascending sides between {least} and {most}")
         self.require("size_px", not lone or self.size_px % 4 == 0, "a multiple of 4 (patches)")
         self.require("seed", self.seed >= 0, "at least 0")
+        digits = [*self.birds[0], *self.birds[1]]
+        known = len(set(digits)) == len(digits) and set(digits) <= set(range(CLASSES))
+        self.require("birds", known and all(self.birds), "two groups of different digits, 0 to 9")
 
     @property
     def folder(self) -> Path:
@@ -70,9 +89,8 @@ class DigitScenes(Dataset, SceneStyle):
     @property
     def reader(self) -> Dataset:
         """The published reader of the layout."""
-        if self.layout == "coco":
-            return Coco(root=str(self.folder), split_file=SPLIT_FILE)
-        return (Voc if self.layout == "voc" else Imagenet)(root=str(self.folder))
+        fields = {"split_file": SPLIT_FILE} if self.layout == "coco" else {}
+        return READERS[self.layout](root=str(self.folder), **fields)
 
     @property
     def annotated(self) -> frozenset[str]:
@@ -83,8 +101,8 @@ class DigitScenes(Dataset, SceneStyle):
         return int(getattr(self, f"images_{split}"))
 
     def classes(self) -> tuple[str, ...]:
-        """digit_0 to digit_9."""
-        return tuple(f"digit_{k}" for k in range(CLASSES))
+        """digit_0 to digit_9; landbird and waterbird in the Waterbirds layout."""
+        return self.reader.classes() if self.layout == "waterbirds" else DIGITS
 
     def splits(self) -> tuple[str, ...]:
         """Those of the layout."""
@@ -110,9 +128,9 @@ class DigitScenes(Dataset, SceneStyle):
             return
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         unfinished = tempfile.mkdtemp(prefix=f".{self.folder.name}-", dir=self.folder.parent)
-        write = {"voc": write_voc, "coco": write_coco, "imagenet": write_imagenet}[self.layout]
+        write = WRITERS[self.layout]
         try:
-            write(Path(unfinished), self.classes(), self.scenes())
+            write(Path(unfinished), DIGITS, self.scenes())
             os.chmod(unfinished, 0o755)  # mkdtemp makes it private
             os.rename(unfinished, self.folder)
         except OSError:
@@ -128,5 +146,17 @@ class DigitScenes(Dataset, SceneStyle):
             for position in range(self.images(split)):
                 rng = np.random.default_rng((self.seed, order, position))
                 number += 1
+                if self.layout == "waterbirds":
+                    yield split, number, self.bird(sources[split], rng, split, position)
+                    continue
                 cued = split == "train"
                 yield split, number, compose(self, sources[split], rng, cued=cued, lone=lone)
+
+    def bird(self, sources: Sources, rng: np.random.Generator, split: str, position: int) -> Scene:
+        """A scene of the Waterbirds layout; the groups of a split take turns."""
+        held = range(len(GROUPS)) if split == "test" else TIED
+        group = held[position % len(held)]
+        bird, place = divmod(group, 2)
+        kinds = self.birds[bird]
+        scene = compose(self, sources.at(place), rng, cued=False, lone=False, of=kinds)
+        return replace(scene, group=group)

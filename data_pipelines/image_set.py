@@ -39,6 +39,8 @@ class ImageSet:
     class_maps: tuple[bytes, ...] = ()
     """Packed class map of each of the N images, empty where none is published; () on the training
     split, where no map is judged."""
+    groups: NDArray[np.int64] | None = None
+    """(N,) group of each image where the dataset has groups (Waterbirds: G1 is 0, G4 is 3)."""
     skipped: dict[str, str] = field(default_factory=dict)
     """Why an image could not be decoded, by image_id."""
     images_decoded: int = 0
@@ -166,6 +168,7 @@ def assemble(
         )
         boxes.append(np.concatenate([published[:, :1].astype(np.int32), corners], axis=1))
         offsets.append(offsets[-1] + len(corners))
+    groups = [table["group"][position] for position in kept]
     return ImageSet(
         classes=manifest.classes,
         size_px=size_px,
@@ -176,6 +179,7 @@ def assemble(
         blocks=blocks,
         rows=order[kept],
         class_maps=tuple(class_maps[row] for row in order[kept]) if class_maps else (),
+        groups=None if None in groups else np.array(groups, dtype=np.int64),
         skipped=skipped,
         images_decoded=images_decoded,
     )

@@ -12,6 +12,7 @@ from PIL import Image
 
 from data_pipelines.annotation import AnnotatedObject, Annotation, annotation_xml
 from data_pipelines.scene import Scene
+from data_pipelines.waterbirds import COLUMNS, PLACES, SPLITS
 
 QUALITY = 95
 """Of the JPEGs."""
@@ -68,6 +69,27 @@ def write_imagenet(folder: Path, classes: Sequence[str], scenes: Iterable[Number
             path.parent.mkdir(parents=True, exist_ok=True)
         write_image(image, scene)
         xml.write_text(annotation_xml(image_id, annotation_of(scene, synsets)))
+
+
+def write_waterbirds(folder: Path, classes: Sequence[str], scenes: Iterable[NumberedScene]) -> None:
+    """Write metadata.csv, a folder for each species, and CUB's lists of images and boxes.
+
+    A digit is a species, a group of digits a bird, a photograph a place; see ``write_voc``.
+    """
+    lines, names, boxes = [",".join(COLUMNS)], [], []
+    for split, number, scene in scenes:
+        (label,), ((xmin, ymin, xmax, ymax),) = scene.labels, scene.boxes
+        bird, place = divmod(scene.group or 0, 2)
+        name = f"{label + 1:03d}.{classes[label]}/{classes[label]}_{number:04d}.jpg"
+        (folder / name).parent.mkdir(exist_ok=True)
+        write_image(folder / name, scene)
+        lines.append(f"{number},{name},{bird},{SPLITS.index(split)},{place},/{PLACES[place]}.jpg")
+        names.append(f"{number} {name}")
+        boxes.append(f"{number} {xmin - 1}.0 {ymin - 1}.0 {xmax - xmin + 1}.0 {ymax - ymin + 1}.0")
+    write_lines(folder / "metadata.csv", lines)
+    (folder / "CUB_200_2011").mkdir()
+    write_lines(folder / "CUB_200_2011" / "images.txt", names)
+    write_lines(folder / "CUB_200_2011" / "bounding_boxes.txt", boxes)
 
 
 def annotation_of(scene: Scene, names: Sequence[str]) -> Annotation:

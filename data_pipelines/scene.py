@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -79,6 +80,8 @@ class Scene:
     """Class of each digit; digit k is visible where ``instances`` is k + 1."""
     instances: NDArray[np.uint8]
     """(size_px, size_px)."""
+    group: int | None = None
+    """2 * bird + place where scenes have birds and places, see waterbirds.GROUPS."""
 
     @property
     def boxes(self) -> list[tuple[int, int, int, int]]:
@@ -92,7 +95,13 @@ class Scene:
 
 
 def compose(
-    style: SceneStyle, sources: Sources, rng: np.random.Generator, *, cued: bool, lone: bool
+    style: SceneStyle,
+    sources: Sources,
+    rng: np.random.Generator,
+    *,
+    cued: bool,
+    lone: bool,
+    of: Sequence[int] = (),
 ) -> Scene:
     """One scene.
 
@@ -102,13 +111,15 @@ def compose(
         rng: of this image alone, so that image k is the same however many are made.
         cued: whether the context cue may tell the class (training images).
         lone: exactly one digit, of ``lone_digit_px``, on at least PATCHES.
+        of: exactly one digit, of these classes and ``digit_px``, and no cue at all.
     """
     tile = sources.tiles[rng.integers(len(sources.tiles))]
     canvas = crop(tile, style.size_px, rng) * np.float32(style.brightness)
     taken = np.zeros(canvas.shape[:2], dtype=bool)
-    count = 1 if lone else 1 + int(rng.choice(len(style.digit_counts), p=style.digit_counts))
-    classes = rng.choice(CLASSES, size=count, replace=False)
-    draw_cue(style, canvas, taken, classes, rng, cued=cued)
+    count = 1 if lone or of else 1 + int(rng.choice(len(style.digit_counts), p=style.digit_counts))
+    classes = rng.choice(of or CLASSES, size=count, replace=False)
+    if not of:
+        draw_cue(style, canvas, taken, classes, rng, cued=cued)
     labels: list[int] = []
     instances = np.zeros(taken.shape, dtype=np.uint8)
     sides = style.lone_digit_px if lone else style.digit_px

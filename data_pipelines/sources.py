@@ -25,6 +25,13 @@ class Sources:
     """(m, 8, 8) in [0, 1] of each class."""
     tiles: tuple[NDArray[np.uint8], ...]
     """(height, width, 3) each."""
+    places: tuple[int, ...] = ()
+    """Index of the photograph that each tile is of."""
+
+    def at(self, place: int) -> Sources:
+        """The same bitmaps with the tiles of one photograph alone."""
+        kept = [tile for tile, of in zip(self.tiles, self.places, strict=True) if of == place]
+        return Sources(self.bitmaps, tuple(kept), (place,) * len(kept))
 
 
 def partitioned_sources(seed: int) -> dict[str, Sources]:
@@ -47,6 +54,7 @@ def partitioned_sources(seed: int) -> dict[str, Sources]:
         split: Sources(
             bitmaps=tuple(parts[split] for parts in bitmaps),
             tiles=tuple(tile for parts in tiles for tile in parts[split]),
+            places=tuple(place for place, parts in enumerate(tiles) for _ in parts[split]),
         )
         for split in SHARES
     }

@@ -29,10 +29,12 @@ class Scores:
     Attributes:
         means: metric key to mean over (image, class) pairs, with ``<key>_defined_fraction``.
         rows: one line per (image, class, protocol).
+        logits: (N, K), in the order of the images.
     """
 
     means: dict[str, float] = field(default_factory=dict)
     rows: pd.DataFrame = field(default_factory=pd.DataFrame)
+    logits: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
 
     def as_metrics(self, split: str) -> dict[str, float]:
         """The means under ``<split>/<key>``."""
@@ -72,11 +74,10 @@ def score(
                     table[pairs] = np.stack(columns, axis=1)
                 logits.append(passes.logits.double().cpu().numpy())
             order.append(chosen)
-    result = Scores()
-    of_images = np.concatenate(logits)[np.argsort(np.concatenate(order))]
+    result = Scores(logits=np.concatenate(logits)[np.argsort(np.concatenate(order))])
     for cls in ClassificationMetric.registered.values():
         metric = cls()
-        result.means[metric.key] = metric(of_images, images.labels)
+        result.means[metric.key] = metric(result.logits, images.labels)
     if attribution is not None:
         for (key, protocol), column in zip(protocols.items(), table.T, strict=True):
             result.means[key] = protocol.reduce(column)
