@@ -16,6 +16,7 @@ from platformdirs import user_data_path
 from data_pipelines.dataset import Dataset, Record, Skipped
 from data_pipelines.imagenet import Imagenet
 from data_pipelines.layout import NumberedScene, write_imagenet, write_voc
+from data_pipelines.location import is_local, location
 from data_pipelines.scene import SceneStyle, compose
 from data_pipelines.sources import CLASSES, partitioned_sources
 from data_pipelines.voc import Voc
@@ -61,7 +62,7 @@ class DigitScenes(Dataset, SceneStyle):
     @property
     def folder(self) -> Path:
         """``digit_scenes-<identity>`` under the data root, or under the user's data folder."""
-        home = Path(self.root).absolute() if self.root else user_data_path("attribution-sweeps")
+        home = location(self.root) if self.root else user_data_path("attribution-sweeps")
         return home / f"{self.name}-{replace(self, fingerprint='').result_id}"
 
     @property
@@ -99,6 +100,11 @@ class DigitScenes(Dataset, SceneStyle):
         """
         if self.folder.exists():
             return
+        if not is_local(self.folder):
+            raise ValueError(
+                f"{self.folder} is missing, and {self.name} is generated on local folders only: "
+                "convert it to shards there, or give a local --data-root"
+            )
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         unfinished = tempfile.mkdtemp(prefix=f".{self.folder.name}-", dir=self.folder.parent)
         write = write_voc if self.layout == "voc" else write_imagenet

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from data_pipelines.boxes import box_mask, boxes_of_class, dilate_boxes, scale_boxes
 from data_pipelines.dataset import Dataset
+from data_pipelines.location import read_table
 from data_pipelines.manifest import MAX_SKIPPED_FRACTION, Manifest, check_skipped
 from data_pipelines.transforms import decode_batch
 
@@ -161,6 +161,16 @@ def assemble(
     )
 
 
+def published_images(dataset: Dataset, manifest: Manifest, split: str) -> Iterator[bytes]:
+    """The image files in the order of ids: as published, or out of a converted dataset's shards."""
+    if manifest.converted:
+        for path in manifest.converted_shards(split):
+            yield from read_table(path, ["image"])["image"].to_pylist()
+    else:
+        for name in manifest.table(split, ["path"])["path"].to_pylist():
+            yield (dataset.folder / name).read_bytes()
+
+
 def load_locally(
     dataset: Dataset,
     manifest: Manifest,
@@ -168,9 +178,9 @@ def load_locally(
     size_px: int,
     max_skipped_fraction: float = MAX_SKIPPED_FRACTION,
 ) -> ImageSet:
-    """Read and decode a split from the published files, without Ray; arguments as ``resident``."""
+    """Read and decode a split without Ray; arguments as ``resident``."""
     table = manifest.table(split)
-    images = [Path(dataset.folder, path).read_bytes() for path in table["path"].to_pylist()]
+    images = list(published_images(dataset, manifest, split))
     pixels, errors = decode_batch(images, size_px)
     return assemble(
         manifest,

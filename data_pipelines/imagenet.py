@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,6 +13,7 @@ from PIL import Image
 from data_pipelines.annotation import read_annotation
 from data_pipelines.boxes import clip_boxes
 from data_pipelines.dataset import Box, Dataset, Record, Skipped
+from data_pipelines.location import in_threads, names_in
 
 LAYOUT = "<root>/{train,val}/<synset>/*.JPEG, <root>/Annotations/{train/<synset>,val}/*.xml"
 
@@ -44,24 +46,33 @@ class Imagenet(Dataset):
 
     def records(self, split: str) -> Iterator[Record | Skipped]:
         """Every image of every class folder."""
+        annotations, published = self.folder / "Annotations" / split, frozenset[str]()
         for label, synset in enumerate(self.synsets()):
-            for path in sorted((self.folder / split / synset).glob("*.JPEG")):
-                try:
-                    yield self.record(path, label, split)
-                except (OSError, ValueError) as error:
-                    yield Skipped(path.stem, str(error))
+            # boxes are published for part of the training images only
+            folder = annotations / synset if split == "train" else annotations
+            if split == "train" or label == 0:
+                published = names_in(folder)
+            read = partial(self.record, label=label, folder=folder, published=published)
+            yield from in_threads(read, sorted((self.folder / split / synset).glob("*.JPEG")))
 
-    def record(self, path: Path, label: int, split: str) -> Record:
+    def record(
+        self, path: Path, label: int, folder: Path, published: frozenset[str]
+    ) -> Record | Skipped:
+        """One image; Skipped when its XML, or else its image header, is broken."""
+        try:
+            return self.annotated(path, label, folder, published)
+        except (OSError, ValueError) as error:
+            return Skipped(path.stem, str(error))
+
+    def annotated(self, path: Path, label: int, folder: Path, published: frozenset[str]) -> Record:
         """One image; OSError or ValueError when its XML, or else its image header, is broken."""
-        annotations = self.folder / "Annotations" / split
-        folder = annotations / path.parent.name if split == "train" else annotations
         boxes: list[Box] = []
-        if (folder / f"{path.stem}.xml").exists():
+        if f"{path.stem}.xml" in published:
             annotation = read_annotation(folder / f"{path.stem}.xml")
             width, height = annotation.width, annotation.height
             boxes = [(label, *o.corners, 0) for o in annotation.objects]
-        else:  # boxes are published for part of the training images only
-            with Image.open(path) as picture:
+        else:
+            with path.open("rb") as file, Image.open(file) as picture:
                 width, height = picture.size
         kept, notes = clip_boxes(boxes, width, height)
         return Record(path.stem, path, width, height, (label,), kept, notes=notes)
