@@ -220,7 +220,7 @@ def write(
             folder.mkdir(parents=True, exist_ok=True)
     items = [shards.work_item(piece.path, piece.rows, piece.source) for piece in missing]
     sizes = {str(piece.path): len(piece.rows) for piece in missing}
-    for report in shards.written(items, dataset.folder, verify=verify):
+    for report in shards.written(items, dataset.folder, verify=verify, lenient=True):
         reports[report["shard"]] = report
         pace.add(sizes[report["shard"]])
 

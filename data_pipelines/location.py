@@ -106,14 +106,14 @@ def read_each(paths: Sequence[Path | None]) -> list[bytes | OSError | None]:
 def read_or_reason(path: Path | None) -> bytes | OSError | None:
     """The file's bytes, or the error that its reading raises."""
     try:
-        return path and path.read_bytes()
+        return None if path is None else path.read_bytes()
     except OSError as error:
         return error
 
 
-def reason(error: OSError, path: Path) -> str:
+def reason(error: object, path: Path | None) -> str:
     """Why a file could not be read, for people."""
-    return f"{error.strerror or error}: {path}"
+    return f"{getattr(error, 'strerror', None) or error}: {path}"
 
 
 def in_threads(work: Callable[[ItemT], ResultT], items: Iterable[ItemT]) -> Iterator[ResultT]:

@@ -86,9 +86,8 @@ def write_shards(dataset: Dataset, manifest: Manifest, split: str) -> Path:
             work_item(path, rows.slice(order * IMAGES_PER_SHARD, IMAGES_PER_SHARD))
             for path, order in missing.items()
         ]
-        for report in written(items, dataset.folder, verify=False):
-            for why in report["unreadable"].values():
-                raise FileNotFoundError(f"{why}: it is gone since {dataset.name} was indexed")
+        for _ in written(items, dataset.folder, verify=False, lenient=False):
+            pass
     return folder
 
 
@@ -106,25 +105,29 @@ def work_item(path: Path, rows: pa.Table, source: str = "") -> dict[str, Any]:
     return {"shard": str(path), "rows": sink.getvalue(), "source": source}
 
 
-def written(items: list[dict[str, Any]], folder: Path, *, verify: bool) -> Iterator[dict[str, Any]]:
+def written(
+    items: list[dict[str, Any]], folder: Path, *, verify: bool, lenient: bool
+) -> Iterator[dict[str, Any]]:
     """Write shards by Ray Data and yield each one's report, with ``shard``, as it is done."""
     import ray.data
 
-    write = partial(write_shard, folder=str(folder), verify=verify)
+    write = partial(write_shard, folder=str(folder), verify=verify, lenient=lenient)
     with ordered_execution():
         done = ray.data.from_items(items, override_num_blocks=len(items)).map(write)
-        for batch in done.iter_batches(batch_size=None, batch_format="pyarrow"):
-            for row in batch.to_pylist():
-                yield {"shard": row["shard"], **json.loads(row["report"])}
+        for row in done.iter_rows():
+            yield {"shard": row["shard"], **json.loads(row["report"])}
 
 
-def write_shard(item: dict[str, Any], folder: str, verify: bool = False) -> dict[str, Any]:
+def write_shard(
+    item: dict[str, Any], folder: str, *, verify: bool, lenient: bool
+) -> dict[str, Any]:
     """Write one shard of the rows whose files can be read, unless there are none.
 
     Args:
         item: made by ``work_item``.
         folder: of the dataset, which the rows' paths are relative to.
         verify: whether to decode every image to see if it is sound.
+        lenient: whether to name a file that cannot be read, not to stop at it.
 
     Returns:
         ``shard``, its path, and ``report``, which is also in its metadata, as JSON: ``source``,
@@ -132,41 +135,38 @@ def write_shard(item: dict[str, Any], folder: str, verify: bool = False) -> dict
         image and of the segmentation of each written row).
     """
     rows, place = pa.ipc.open_stream(item["rows"]).read_all(), location(folder)
-    paths = [
-        [name and place / name for name in names] for names in zip(*files_of(rows), strict=True)
-    ]
-    contents = [read_each(column) for column in paths]
+    images, masks = (
+        [None if name is None else place / name for name in names]
+        for names in zip(*files_of(rows), strict=True)
+    )
     unreadable: dict[str, str] = {}
     damaged: dict[str, str] = {}
-    kept, files = [], []
-    for row, image_id in enumerate(rows["image_id"].to_pylist()):
-        parts = [column[row] for column in contents]
-        reasons = [
-            reason(part, column[row])
-            for part, column in zip(parts, paths, strict=True)
-            if isinstance(part, OSError)
-        ]
-        if reasons:
-            unreadable[image_id] = reasons[0]
+    kept: list[tuple[int, bytes, bytes | None]] = []
+    contents = zip(rows["image_id"].to_pylist(), read_each(images), read_each(masks), strict=True)
+    for row, (image_id, image, mask) in enumerate(contents):
+        if isinstance(image, bytes) and not isinstance(mask, OSError):
+            kept.append((row, image, mask))
+            why = damage(image) if verify else ""
+            if why:
+                damaged[image_id] = f"{why}: {images[row]}"
             continue
-        kept.append(row)
-        files.append([part and sha256(part) for part in parts])
-        why = damage(parts[0]) if verify else ""
-        if why:
-            damaged[image_id] = f"{why}: {paths[0][row]}"
+        error, path = (image, images[row]) if isinstance(image, OSError) else (mask, masks[row])
+        if not lenient:
+            raise FileNotFoundError(f"{reason(error, path)}: it was there when it was indexed")
+        unreadable[image_id] = reason(error, path)
     report = json.dumps(
         {
             "source": item["source"],
             "verified": verify,
             "unreadable": unreadable,
             "damaged": damaged,
-            "files": files,
+            "files": [[sha256(image), mask and sha256(mask)] for _, image, mask in kept],
         }
     )
     if kept:
-        images, masks = ([column[row] for row in kept] for column in contents)
-        columns = {name: rows[name].take(kept) for name in COPIED}
-        columns |= {"image": images, "segmentation": masks}
+        order, pictures, segmentations = zip(*kept, strict=True)
+        columns = {name: rows[name].take(list(order)) for name in COPIED}
+        columns |= {"image": pictures, "segmentation": segmentations}
         table = pa.table(columns, schema=SHARD_SCHEMA.with_metadata({REPORT: report}))
         write_whole(location(item["shard"]), parquet_bytes(table))
     return {"shard": item["shard"], "report": report}
