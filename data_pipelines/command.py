@@ -19,7 +19,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -118,7 +118,7 @@ def run(flags: Conversion) -> int:
     write_damaged(manifest)
     code = report(manifest, flags.max_skipped_fraction)
     if code == DONE:
-        manifest.write(home)
+        replace(manifest, max_skipped_fraction=flags.max_skipped_fraction).write(home)
         tell(
             f"wrote {converted.written} shards, {converted.images} images, in {minutes(seconds)} "
             f"({converted.images / seconds:.1f} images/s), and {home / 'manifest.json'}"
@@ -202,7 +202,7 @@ def report(manifest: Manifest, max_skipped_fraction: float) -> int:
     for split, summary in manifest.splits.items():
         bad = len(summary.skipped) + len(summary.damaged)
         tell(
-            f"{split}: {summary.images} images, {summary.pairs} labels, {summary.boxes} boxes in "
+            f"{split}: {summary.images - len(summary.damaged)} images, {summary.pairs} labels, {summary.boxes} boxes in "
             f"{len(manifest.shards[split])} shards; {bad} unusable"
         )
     lines = unusable(manifest)

@@ -136,7 +136,8 @@ def assemble(
         image_id: error for image_id, error in zip(table["image_id"], failed, strict=True) if error
     }
     kept = [position for position, error in enumerate(failed) if not error]
-    check_skipped(f"{manifest.directory.name}/{split}", len(kept), skipped, max_skipped_fraction)
+    fraction = max(max_skipped_fraction, manifest.max_skipped_fraction)
+    check_skipped(f"{manifest.directory.name}/{split}", len(kept), skipped, fraction)
     labels = np.zeros((len(kept), len(manifest.classes)), dtype=np.uint8)
     boxes, offsets = [np.empty((0, 5), dtype=np.int32)], [0]
     for row, position in enumerate(kept):

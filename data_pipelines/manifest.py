@@ -76,6 +76,8 @@ class Manifest:
     published files are not needed. Empty where shards are written as they are asked for."""
     verified: bool = False
     """Whether every image was decoded once to see if it is sound."""
+    max_skipped_fraction: float = MAX_SKIPPED_FRACTION
+    """Share of a split that may be unusable, as it was accepted when it was converted."""
 
     @property
     def converted(self) -> bool:
@@ -143,7 +145,8 @@ def indexed(
         dataset.prepare()
         manifest = index(dataset, directory, dataset.splits(), max_skipped_fraction, say)
         place = str(dataset.folder)
-    check_summaries(dataset.name, manifest.splits, max_skipped_fraction)
+    fraction = max(max_skipped_fraction, manifest.max_skipped_fraction)
+    check_summaries(dataset.name, manifest.splits, fraction)
     if dataset.fingerprint not in ("", manifest.fingerprint):
         raise ValueError(
             f"{place} has fingerprint {manifest.fingerprint}, not {dataset.fingerprint}: "
