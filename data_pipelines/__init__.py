@@ -3,8 +3,7 @@
 import importlib
 import pkgutil
 
-# A dataset added as one file is known by name at once. The two files of the engine import Ray and
-# define no dataset.
+# A dataset added as one file is known by name at once. Those that run on Ray define none.
 for _module in pkgutil.iter_modules(__path__):
-    if _module.name not in ("shards", "streaming"):
+    if _module.name not in ("command", "conversion", "shards", "streaming"):
         importlib.import_module(f"{__name__}.{_module.name}")

@@ -6,6 +6,8 @@ import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_pipelines.location import reason
+
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -36,11 +38,13 @@ def read_annotation(path: Path) -> Annotation:
         ValueError: the file is absent, broken or lacks an element; one line that ends in its path.
     """
     try:
-        tree = ElementTree.parse(path).getroot()
+        tree = ElementTree.fromstring(path.read_bytes())
         objects = tuple(read_object(node) for node in tree.iterfind("object"))
         annotation = Annotation(number(tree, "size/width"), number(tree, "size/height"), objects)
     except FileNotFoundError:
         raise ValueError(f"annotation missing: {path}") from None
+    except OSError as error:
+        raise ValueError(reason(error, path)) from None
     except ElementTree.ParseError as error:
         raise ValueError(f"broken XML ({error}): {path}") from None
     except ValueError as error:

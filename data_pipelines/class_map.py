@@ -24,7 +24,7 @@ def is_wanted(split: str) -> bool:
     return split != "train"
 
 
-def published_png(folder: str | Path, row: Mapping[str, Any]) -> bytes | None:
+def published_png(folder: Path, row: Mapping[str, Any]) -> bytes | None:
     """An image's class map as PNG: the published file, or drawn where regions are published.
 
     Args:
@@ -37,8 +37,11 @@ def published_png(folder: str | Path, row: Mapping[str, Any]) -> bytes | None:
     Raises:
         FileNotFoundError: the file is gone.
     """
-    if row["segmentation"]:
-        return Path(folder, row["segmentation"]).read_bytes()
+    return (folder / row["segmentation"]).read_bytes() if row["segmentation"] else drawn_png(row)
+
+
+def drawn_png(row: Mapping[str, Any]) -> bytes | None:
+    """The class map drawn from regions, as PNG; None where none are published."""
     if not row["regions"]:
         return None
     written = io.BytesIO()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +16,7 @@ from data_pipelines.configuration import outside_identity
 from data_pipelines.dataset import CROWD, Dataset, Record
 from data_pipelines.instances import Instance, InstanceImage, Instances, read_instances
 from data_pipelines.regions import MOST_CLASSES, VOID
+from data_pipelines.row import sha256
 
 LAYOUT = "<root>/annotations/instances_{train2014,val2014}.json, <root>/{train2014,val2014}/*.jpg"
 FOLDERS = {"train": "train2014", "val": "train2014", "test": "val2014"}
@@ -81,8 +81,8 @@ class Coco(Dataset):
     def categories(self) -> dict[int, str]:
         """Name by published id, ascending."""
         path = self.instances_path("train")
-        status = os.stat(path)
-        return dict(categories_of(path, status.st_size, status.st_mtime_ns))
+        status = path.stat()
+        return dict(categories_of(path, status.st_size, status.st_mtime))
 
     def classes(self) -> tuple[str, ...]:
         """Names of the categories."""
@@ -178,12 +178,12 @@ class Coco(Dataset):
             raise ValueError(f"{path} lists {unknown[0]!r}, which train2014's file does not")
         return {name_of[Path(one).stem] for one in wanted}
 
-    def files(self) -> Iterator[str]:
-        """The published files, and the split file where it lies elsewhere."""
-        yield from super().files()
-        path = self.folder / self.split_file
+    def files(self) -> dict[str, str]:
+        """Of the published files, and of the split file where it lies elsewhere."""
+        path, found = self.folder / self.split_file, super().files()
         if self.split_file and not path.is_relative_to(self.folder):
-            yield str(path)
+            found |= {self.split_file: sha256(path.read_bytes())}
+        return found
 
     def check_layout(self) -> None:
         """Both files and both folders are there."""
@@ -198,7 +198,7 @@ class Coco(Dataset):
 
 
 @lru_cache(maxsize=4)
-def categories_of(path: Path, size: int, time_ns: int) -> tuple[tuple[int, str], ...]:
+def categories_of(path: Path, size: int, time_s: float) -> tuple[tuple[int, str], ...]:
     """Categories of a file that has that size and time, which stand for its content."""
     return tuple(read_instances(path).categories.items())
 

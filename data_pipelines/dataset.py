@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from data_pipelines.configuration import Configuration, outside_identity
+from data_pipelines.location import listing, location, refuse_credentials
 
 DIFFICULT, TRUNCATED, CROWD = 1, 2, 4
 """Bits of a box's flags."""
@@ -52,14 +52,20 @@ class Dataset(Configuration, ABC, family=True):
     """A dataset as published; subclasses name the policy of the study in their fields."""
 
     root: str = outside_identity(default="")
-    """Folder that holds the published layout (``--data-root``)."""
+    """Folder, or address of one, that holds the published layout or what was converted from it
+    (``--data-root``)."""
     fingerprint: str = ""
     """Hash of annotations and image bytes; filled in by ``manifest.indexed``."""
 
+    def __post_init__(self) -> None:
+        """Refuse a root with credentials before anything can print it."""
+        refuse_credentials(self.root)
+        super().__post_init__()
+
     @property
     def folder(self) -> Path:
-        """The folder whose files make up the dataset, absolute."""
-        return Path(self.root).absolute()
+        """The folder whose files make up the dataset, absolute; see ``location``."""
+        return location(self.root)
 
     @property
     def annotated(self) -> frozenset[str]:
@@ -97,8 +103,6 @@ class Dataset(Configuration, ABC, family=True):
     def prepare(self) -> None:
         """Make the files if the dataset is generated; published data need nothing."""
 
-    def files(self) -> Iterator[str]:
-        """Path of every published file, sorted by folder and name: what a change is noticed by."""
-        for folder, folders, names in os.walk(self.folder):
-            folders.sort()
-            yield from (os.path.join(folder, name) for name in sorted(names))
+    def files(self) -> dict[str, str]:
+        """Size and version of every published file by its name: what a change is noticed by."""
+        return listing(self.folder)

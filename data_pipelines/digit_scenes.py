@@ -18,6 +18,7 @@ from data_pipelines.coco_layout import SPLIT_FILE, write_coco
 from data_pipelines.dataset import Dataset, Record, Skipped
 from data_pipelines.imagenet import Imagenet
 from data_pipelines.layout import NumberedScene, write_imagenet, write_voc, write_waterbirds
+from data_pipelines.location import is_local, location
 from data_pipelines.scene import Scene, SceneStyle, compose
 from data_pipelines.sources import CLASSES, Sources, partitioned_sources
 from data_pipelines.voc import Voc
@@ -28,10 +29,6 @@ READERS: dict[str, type[Dataset]] = {
     "voc": Voc, "coco": Coco, "imagenet": Imagenet, "waterbirds": Waterbirds,
 }  # fmt: skip
 """The published reader of each layout."""
-WRITERS = {
-    "voc": write_voc, "coco": write_coco, "imagenet": write_imagenet, "waterbirds": write_waterbirds,
-}  # fmt: skip
-"""What writes each layout."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +80,7 @@ class DigitScenes(Dataset, SceneStyle):
     @property
     def folder(self) -> Path:
         """``digit_scenes-<identity>`` under the data root, or under the user's data folder."""
-        home = Path(self.root).absolute() if self.root else user_data_path("attribution-sweeps")
+        home = location(self.root) if self.root else user_data_path("attribution-sweeps")
         return home / f"{self.name}-{replace(self, fingerprint='').result_id}"
 
     @property
@@ -126,9 +123,19 @@ class DigitScenes(Dataset, SceneStyle):
         """
         if self.folder.exists():
             return
+        if not is_local(self.folder):
+            raise ValueError(
+                f"{self.folder} is missing, and {self.name} is generated on local folders only: "
+                "convert it to shards there, or give a local --data-root"
+            )
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         unfinished = tempfile.mkdtemp(prefix=f".{self.folder.name}-", dir=self.folder.parent)
-        write = WRITERS[self.layout]
+        write = {
+            "voc": write_voc,
+            "coco": write_coco,
+            "imagenet": write_imagenet,
+            "waterbirds": write_waterbirds,
+        }[self.layout]
         try:
             write(Path(unfinished), DIGITS, self.scenes())
             os.chmod(unfinished, 0o755)  # mkdtemp makes it private

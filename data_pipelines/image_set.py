@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from data_pipelines import class_map
 from data_pipelines.boxes import box_mask, boxes_of_class, dilate_boxes, scale_boxes
 from data_pipelines.dataset import Dataset
+from data_pipelines.location import read_table
 from data_pipelines.manifest import MAX_SKIPPED_FRACTION, Manifest, check_skipped
 from data_pipelines.transforms import decode_batch
 
@@ -144,7 +144,7 @@ def assemble(
         ValueError: too many images are damaged (names the first), or the rows are not those of
             the manifest.
     """
-    rows = manifest.table(split, ["image_id", "width", "height", "labels", "boxes"])
+    rows = manifest.table(split, ["image_id", "width", "height", "labels", "boxes", "group"])
     table = rows.to_pydict()
     order = np.argsort(np.array(decoded_ids, dtype=object), kind="stable")
     if [decoded_ids[row] for row in order] != table["image_id"]:
@@ -157,7 +157,8 @@ def assemble(
         image_id: error for image_id, error in zip(table["image_id"], failed, strict=True) if error
     }
     kept = [position for position, error in enumerate(failed) if not error]
-    check_skipped(f"{manifest.directory.name}/{split}", len(kept), skipped, max_skipped_fraction)
+    fraction = max(max_skipped_fraction, manifest.max_skipped_fraction)
+    check_skipped(f"{manifest.directory.name}/{split}", len(kept), skipped, fraction)
     labels = np.zeros((len(kept), len(manifest.classes)), dtype=np.uint8)
     boxes, offsets = [np.empty((0, 5), dtype=np.int32)], [0]
     for row, position in enumerate(kept):
@@ -185,6 +186,26 @@ def assemble(
     )
 
 
+def published_images(dataset: Dataset, manifest: Manifest, split: str) -> Iterator[bytes]:
+    """The image files in the order of ids: as published, or out of a converted dataset's shards."""
+    if manifest.converted:
+        for path in manifest.converted_shards(split):
+            yield from read_table(path, ["image"])["image"].to_pylist()
+    else:
+        for name in manifest.table(split, ["path"])["path"].to_pylist():
+            yield (dataset.folder / name).read_bytes()
+
+
+def published_maps(dataset: Dataset, manifest: Manifest, split: str) -> Iterator[bytes | None]:
+    """The class maps as PNG in the order of ids, from where ``published_images`` has the images."""
+    if manifest.converted:
+        for path in manifest.converted_shards(split):
+            yield from read_table(path, ["segmentation"])["segmentation"].to_pylist()
+    else:
+        for row in manifest.table(split, list(class_map.PUBLISHED)).to_pylist():
+            yield class_map.published_png(dataset.folder, row)
+
+
 def load_locally(
     dataset: Dataset,
     manifest: Manifest,
@@ -192,16 +213,14 @@ def load_locally(
     size_px: int,
     max_skipped_fraction: float = MAX_SKIPPED_FRACTION,
 ) -> ImageSet:
-    """Read and decode a split from the published files, without Ray; arguments as ``resident``."""
-    columns = ["image_id", "path", *(class_map.PUBLISHED if class_map.is_wanted(split) else ())]
-    table = manifest.table(split, columns)
-    images = [Path(dataset.folder, path).read_bytes() for path in table["path"].to_pylist()]
+    """Read and decode a split without Ray; arguments as ``resident``."""
+    table = manifest.table(split, ["image_id", "width", "height"])
+    images = list(published_images(dataset, manifest, split))
     pixels, errors = decode_batch(images, size_px)
     maps: list[bytes] = []
     if class_map.is_wanted(split):
-        rows = table.select(class_map.PUBLISHED).to_pylist()
-        pngs = [class_map.published_png(dataset.folder, row) for row in rows]
-        sides = [(row["width"], row["height"]) for row in rows]
+        pngs = list(published_maps(dataset, manifest, split))
+        sides = list(zip(table["width"].to_pylist(), table["height"].to_pylist(), strict=True))
         maps, damage = class_map.pack_batch(pngs, sides, len(manifest.classes), size_px)
         errors = [error or of_map for error, of_map in zip(errors, damage, strict=True)]
     return assemble(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,6 +13,7 @@ from PIL import Image
 from data_pipelines.annotation import read_annotation
 from data_pipelines.boxes import clip_boxes
 from data_pipelines.dataset import Box, Dataset, Record, Skipped
+from data_pipelines.location import in_threads, names_in
 
 LAYOUT = "<root>/{train,val}/<synset>/*.JPEG, <root>/Annotations/{train/<synset>,val}/*.xml"
 SYNSET_LISTS = ("LOC_synset_mapping.txt", "synset_words.txt", "synsets.txt")
@@ -54,37 +56,61 @@ class Imagenet(Dataset):
         self.require_split(split)
         label_of = {synset: label for label, synset in enumerate(self.synsets())}
         flat = split == "val" and not class_folders(self.folder / split)
-        for synset in [""] if flat else label_of:
-            for path in sorted((self.folder / split / synset).glob("*.JPEG")):
-                try:
-                    yield self.record(path, synset, label_of, split)
-                except (OSError, ValueError) as error:
-                    yield Skipped(path.stem, str(error))
+        annotations, published = self.folder / "Annotations" / split, frozenset[str]()
+        for number, synset in enumerate([""] if flat else label_of):
+            # boxes are published for part of the training images only
+            folder = annotations / synset if split == "train" else annotations
+            if split == "train" or number == 0:
+                published = names_in(folder)
+            read = partial(
+                self.record, synset=synset, label_of=label_of, folder=folder, published=published
+            )
+            yield from in_threads(read, sorted((self.folder / split / synset).glob("*.JPEG")))
 
-    def record(self, path: Path, synset: str, label_of: dict[str, int], split: str) -> Record:
-        """One image; OSError or ValueError when its XML, or else its image header, is broken.
+    def record(
+        self,
+        path: Path,
+        synset: str,
+        label_of: dict[str, int],
+        folder: Path,
+        published: frozenset[str],
+    ) -> Record | Skipped:
+        """One image; Skipped when its XML, or else its image header, is broken.
 
         Args:
             path: of the image.
             synset: its class; empty where its XML must say it.
             label_of: class index by synset.
-            split: of the image.
+            folder: of its XML.
+            published: names of the XML files there.
         """
-        xml = self.folder / "Annotations" / split / f"{path.stem}.xml"
-        if split == "train":
-            xml = xml.parent / synset / xml.name
+        try:
+            return self.read(path, synset, label_of, folder, published)
+        except (OSError, ValueError) as error:
+            return Skipped(path.stem, str(error))
+
+    def read(
+        self,
+        path: Path,
+        synset: str,
+        label_of: dict[str, int],
+        folder: Path,
+        published: frozenset[str],
+    ) -> Record:
+        """One image; OSError or ValueError when its XML, or else its image header, is broken."""
+        xml = folder / f"{path.stem}.xml"
         boxes: list[Box] = []
-        if xml.exists() or not synset:
+        if xml.name in published or not synset:
             annotation = read_annotation(xml)
             width, height = annotation.width, annotation.height
             names = [o.class_name for o in annotation.objects]
             unknown = [name for name in names if name not in label_of]
             if unknown or not (synset or names):
-                raise ValueError(f"<object/name> is {names}: expected synsets of {split}: {xml}")
+                raise ValueError(f"<object/name> is {names}: expected synsets of train: {xml}")
             synset = synset or names[0]
             boxes = [(label_of[synset], *o.corners, 0) for o in annotation.objects]
-        else:  # boxes are published for part of the training images only
-            with Image.open(path) as picture:
+        else:
+            with path.open("rb") as file, Image.open(file) as picture:
                 width, height = picture.size
         kept, notes = clip_boxes(boxes, width, height)
         return Record(path.stem, path, width, height, (label_of[synset],), kept, notes=notes)

@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+import logging
 import math
 import os
 import tempfile
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data_pipelines.dataset import Dataset, Record, Skipped
-
-ANNOTATION_SCHEMA = pa.schema(
-    [
-        pa.field("image_id", pa.string(), nullable=False),
-        pa.field("path", pa.string(), nullable=False),  # relative to the dataset's folder
-        pa.field("width", pa.int32(), nullable=False),
-        pa.field("height", pa.int32(), nullable=False),
-        pa.field("labels", pa.list_(pa.int32()), nullable=False),
-        pa.field("boxes", pa.list_(pa.list_(pa.float64(), 6)), nullable=False),  # see dataset.Box
-        pa.field("segmentation", pa.string()),  # relative to the dataset's folder
-        pa.field("regions", pa.string(), nullable=False),  # see dataset.Record
-        pa.field("group", pa.int32()),
-        pa.field("notes", pa.list_(pa.string()), nullable=False),
-    ]
+from data_pipelines.dataset import Dataset
+from data_pipelines.location import in_threads, location, read_table, write_whole
+from data_pipelines.pace import Pace
+from data_pipelines.row import (
+    FileHashes,
+    add_to_digest,
+    annotation_rows,
+    files_of,
+    hashes_of,
+    new_digest,
+    source_digest,
 )
-FORMAT = 2
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 3
 """Of manifest.json and the tables; raised when they change, so that older ones are made anew."""
 MAX_SKIPPED_FRACTION = 0.01
 """Share of a split, rounded up to whole images, that may be unusable."""
@@ -50,6 +52,9 @@ class SplitSummary:
     """Reason by image_id."""
     notes: dict[str, list[str]]
     """Clipped and dropped boxes by image_id."""
+    damaged: dict[str, str] = field(default_factory=dict)
+    """Why an image cannot be decoded, by image_id, where the converter has looked. Its bytes count
+    and are in the shards, as where nobody has looked; it is left out when it is decoded."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ class Manifest:
     """The rows of a dataset's splits on disk, sorted by image_id, and their fingerprint."""
 
     directory: Path
-    """``<dataset name>-<fingerprint>``: manifest.json, <split>.parquet, later the shards."""
+    """``<dataset name>-<hex digits>``: manifest.json, <split>.parquet, and the shards."""
     identity: dict[str, Any]
     """Canonical form of the dataset without its fingerprint."""
     classes: tuple[str, ...]
@@ -66,6 +71,23 @@ class Manifest:
     sources: str
     """Digest of names, sizes and times of the published files when they were indexed."""
     splits: dict[str, SplitSummary]
+    shards: dict[str, list[str]] = field(default_factory=dict)
+    """Of a converted dataset: names of each split's shards, which are all there, so that the
+    published files are not needed. Empty where shards are written as they are asked for."""
+    verified: bool = False
+    """Whether every image was decoded once to see if it is sound."""
+    max_skipped_fraction: float = MAX_SKIPPED_FRACTION
+    """Share of a split that may be unusable, as it was accepted when it was converted."""
+
+    @property
+    def converted(self) -> bool:
+        """Whether the shards stand for the published files."""
+        return bool(self.shards)
+
+    def converted_shards(self, split: str) -> list[Path]:
+        """Where the shards of a converted split lie, in the order of ids."""
+        self.summary(split)
+        return [self.directory / f"{split}.shards" / name for name in self.shards[split]]
 
     def summary(self, split: str) -> SplitSummary:
         """Counts of a split; ValueError lists the indexed ones."""
@@ -76,7 +98,7 @@ class Manifest:
     def table(self, split: str, columns: list[str] | None = None) -> pa.Table:
         """The rows of a split by ANNOTATION_SCHEMA, sorted by image_id."""
         self.summary(split)
-        return pq.read_table(self.directory / f"{split}.parquet", columns=columns)
+        return read_table(self.directory / f"{split}.parquet", columns)
 
     def image_ids(self, split: str) -> tuple[str, ...]:
         """Ids of a split, sorted."""
@@ -98,30 +120,71 @@ class Manifest:
         return cls(directory=directory, **content)
 
     def write(self, directory: Path) -> None:
-        """Write manifest.json."""
-        content = {"format": FORMAT, **asdict(self)}
+        """Write manifest.json, whole."""
+        content = {"format": FORMAT, **asdict(replace(self, directory=Path()))}
         del content["directory"]
-        (directory / "manifest.json").write_text(json.dumps(content, indent=1))
+        write_whole(directory / "manifest.json", json.dumps(content, indent=1).encode())
 
 
 def indexed(
-    dataset: DatasetT, directory: Path, max_skipped_fraction: float = MAX_SKIPPED_FRACTION
+    dataset: DatasetT,
+    directory: Path,
+    max_skipped_fraction: float = MAX_SKIPPED_FRACTION,
+    say: Callable[[str], None] = logger.info,
 ) -> tuple[DatasetT, Manifest]:
     """The dataset with its fingerprint filled in, and the manifest of all its splits.
 
-    A generated dataset is generated first; see ``index`` for the rest.
+    What was converted to shards at the dataset's root is taken as it is. Else a generated dataset
+    is generated first; see ``index`` for the rest.
 
     Raises:
         ValueError: the dataset bears another fingerprint: its files have changed since.
     """
-    dataset.prepare()
-    manifest = index(dataset, directory, dataset.splits(), max_skipped_fraction)
+    manifest, place = converted_manifest(dataset), dataset.root
+    if manifest is None:
+        dataset.prepare()
+        manifest = index(dataset, directory, dataset.splits(), max_skipped_fraction, say)
+        place = str(dataset.folder)
+    fraction = max(max_skipped_fraction, manifest.max_skipped_fraction)
+    check_summaries(dataset.name, manifest.splits, fraction)
     if dataset.fingerprint not in ("", manifest.fingerprint):
         raise ValueError(
-            f"{dataset.folder} has fingerprint {manifest.fingerprint}, not {dataset.fingerprint}: "
+            f"{place} has fingerprint {manifest.fingerprint}, not {dataset.fingerprint}: "
             "restore the files, or leave the fingerprint empty to accept these"
         )
     return replace(dataset, fingerprint=manifest.fingerprint), manifest
+
+
+def converted_manifest(dataset: Dataset) -> Manifest | None:
+    """What ``python -m data_pipelines.shards`` left at the dataset's root; None where nothing.
+
+    Raises:
+        ValueError: there are several, or only such with other fields; names them.
+    """
+    if not dataset.root:
+        return None
+    root, identity = location(dataset.root), identity_of(dataset)
+    read = [
+        Manifest.read(path.parent) for path in sorted(root.glob(f"{dataset.name}-*/manifest.json"))
+    ]
+    found = [manifest for manifest in read if manifest and manifest.converted]
+    fit = [manifest for manifest in found if manifest.identity == identity]
+    fit = [m for m in fit if tuple(m.splits) == dataset.splits()] or fit
+    if len(fit) > 1:
+        names = ", ".join(manifest.directory.name for manifest in fit)
+        raise ValueError(f"{root} holds {names}: which is meant? Keep one of them there")
+    if found and not fit and not dataset.folder.exists():
+        raise ValueError(
+            f"{found[0].directory} was converted as {found[0].identity}, asked for is {identity}: "
+            "convert it with these fields too"
+        )
+    return fit[0] if fit else None
+
+
+def identity_of(dataset: Dataset) -> dict[str, Any]:
+    """Canonical form without the fingerprint, as JSON gives it back."""
+    identity: dict[str, Any] = json.loads(json.dumps(replace(dataset, fingerprint="").canonical()))
+    return identity
 
 
 def index(
@@ -129,6 +192,7 @@ def index(
     directory: Path,
     splits: tuple[str, ...],
     max_skipped_fraction: float = MAX_SKIPPED_FRACTION,
+    say: Callable[[str], None] = logger.info,
 ) -> Manifest:
     """Read all annotations and hash all images once; reuse the result while no file changes.
 
@@ -137,6 +201,7 @@ def index(
         directory: where ``<dataset name>-<fingerprint>`` is put; outside the dataset's folder.
         splits: in the order that the fingerprint is made in.
         max_skipped_fraction: share of a split, rounded up to whole images, that may be unusable.
+        say: takes a line now and then where it takes long.
 
     Raises:
         FileNotFoundError: the published layout is not there.
@@ -144,14 +209,14 @@ def index(
     """
     dataset.check_layout()
     directory = Path(directory)
-    identity, sources = replace(dataset, fingerprint="").canonical(), source_digest(dataset)
+    identity, sources = identity_of(dataset), source_digest(dataset.files())
     manifest = known_manifest(dataset.name, directory, (identity, sources, splits))
     if manifest is None:
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{dataset.name}-", dir=directory) as unfinished:
-            digest = hashlib.sha256(json.dumps(dataset.classes()).encode())
+            digest = new_digest(dataset)
             counts = {
-                split: write_rows(dataset, split, Path(unfinished, f"{split}.parquet"), digest)
+                split: write_rows(dataset, split, Path(unfinished, f"{split}.parquet"), digest, say)
                 for split in splits
             }
             fingerprint = digest.hexdigest()[:16]
@@ -159,9 +224,7 @@ def index(
             manifest = Manifest(home, identity, dataset.classes(), fingerprint, sources, counts)
             manifest.write(Path(unfinished))
             move_files(Path(unfinished), home)
-    for split, summary in manifest.splits.items():
-        where = f"{dataset.name}/{split}"
-        check_skipped(where, summary.images, summary.skipped, max_skipped_fraction)
+    check_summaries(dataset.name, manifest.splits, max_skipped_fraction)
     return manifest
 
 
@@ -176,55 +239,57 @@ def known_manifest(
     return None
 
 
-def write_rows(dataset: Dataset, split: str, path: Path, digest: Any) -> SplitSummary:
-    """Write the usable records of a split, and add their annotations and bytes to the digest.
+def write_rows(
+    dataset: Dataset, split: str, path: Path, digest: Any, say: Callable[[str], None]
+) -> SplitSummary:
+    """Write the usable rows of a split, and add their annotations and bytes to the digest."""
+    rows, skipped = annotation_rows(dataset, split, say)
+    pace = Pace(f"{dataset.name}/{split}: hashed", len(rows), say)
+    hashes: list[FileHashes] = []
+    for found in in_threads(partial(hashes_of, folder=dataset.folder), files_of(rows)):
+        hashes.append(found)
+        pace.add()
+    usable, summary = usable_rows(rows, hashes, skipped)
+    add_to_digest(digest, split, usable, [found for found in hashes if not isinstance(found, str)])
+    pq.write_table(usable, path)
+    return summary
 
-    Raises:
-        ValueError: an image is listed twice.
+
+def usable_rows(
+    rows: pa.Table,
+    hashes: Sequence[FileHashes],
+    skipped: dict[str, str],
+    damaged: dict[str, str] | None = None,
+) -> tuple[pa.Table, SplitSummary]:
+    """The rows whose files could be read, and the counts of the split.
+
+    Args:
+        rows: by ANNOTATION_SCHEMA.
+        hashes: of each row; a reason where its files could not be read.
+        skipped: why further images have no row, by image_id.
+        damaged: see SplitSummary.
     """
-    records: list[Record] = []
-    skipped: dict[str, str] = {}
-    seen: set[str] = set()
-    for record in sorted(dataset.records(split), key=lambda record: record.image_id):
-        if record.image_id in seen:
-            raise ValueError(f"{dataset.folder}: {split} lists image {record.image_id} twice")
-        seen.add(record.image_id)
-        if isinstance(record, Skipped):
-            skipped[record.image_id] = record.reason
-            continue
-        try:
-            files = [sha256_of(record.path), record.segmentation and sha256_of(record.segmentation)]
-        except OSError as error:
-            skipped[record.image_id] = f"{error.strerror}: {error.filename}"
-            continue
-        size = (record.width, record.height)
-        row = [split, record.image_id, size, record.labels, record.boxes, record.group, files]
-        row.append(record.regions)
-        digest.update(json.dumps(row).encode())
-        records.append(record)
-    rows = [row_of(record, dataset.folder) for record in records]
-    pq.write_table(pa.Table.from_pylist(rows, ANNOTATION_SCHEMA), path)
-    return SplitSummary(
-        images=len(records),
-        pairs=sum(len(record.labels) for record in records),
-        boxes=sum(len(record.boxes) for record in records),
-        skipped=skipped,
-        notes={record.image_id: list(record.notes) for record in records if record.notes},
+    readable = [not isinstance(found, str) for found in hashes]
+    unreadable = zip(rows["image_id"].to_pylist(), hashes, strict=True)
+    skipped = skipped | {i: found for i, found in unreadable if isinstance(found, str)}
+    usable = rows.filter(pa.array(readable, pa.bool_()))
+    noted = pc.greater(pc.list_value_length(usable["notes"]), 0)
+    notes = usable.select(["image_id", "notes"]).filter(noted)
+    return usable, SplitSummary(
+        images=len(usable),
+        pairs=len(pc.list_flatten(usable["labels"])),
+        boxes=len(pc.list_flatten(usable["boxes"])),
+        skipped=dict(sorted(skipped.items())),
+        notes=dict(zip(notes["image_id"].to_pylist(), notes["notes"].to_pylist(), strict=True)),
+        damaged=damaged or {},
     )
 
 
-def row_of(record: Record, folder: Path) -> dict[str, Any]:
-    """A row of ANNOTATION_SCHEMA; relative paths, so that a moved dataset keeps its manifest."""
-    segmentation = record.segmentation and str(record.segmentation.relative_to(folder))
-    return vars(record) | {
-        "path": str(record.path.relative_to(folder)),
-        "segmentation": segmentation,
-    }
-
-
-def sha256_of(path: Path) -> str:
-    """Hash of a file's bytes."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def check_summaries(name: str, splits: dict[str, SplitSummary], fraction: float) -> None:
+    """``check_skipped`` of every split, damaged images included."""
+    for split, summary in splits.items():
+        unusable = summary.skipped | summary.damaged
+        check_skipped(f"{name}/{split}", summary.images - len(summary.damaged), unusable, fraction)
 
 
 def check_skipped(where: str, usable: int, skipped: dict[str, str], fraction: float) -> None:
@@ -238,16 +303,6 @@ def check_skipped(where: str, usable: int, skipped: dict[str, str], fraction: fl
         )
     if not usable:
         raise ValueError(f"{where}: no usable image of {total} {skipped}")
-
-
-def source_digest(dataset: Dataset) -> str:
-    """What notices a changed file without reading it: names, sizes and modification times."""
-    digest, start = hashlib.sha256(), len(str(dataset.folder))
-    for path in dataset.files():
-        status = os.stat(path)
-        line = f"{path[start:]}\0{status.st_size}\0{status.st_mtime_ns}\n"
-        digest.update(line.encode())
-    return digest.hexdigest()[:16]
 
 
 def move_files(unfinished: Path, finished: Path) -> None:

@@ -1,23 +1,31 @@
-"""Shards: Parquet files of published image bytes and annotations, written by Ray Data."""
+"""Shards: Parquet files of published image bytes and annotations, written by Ray Data.
+
+``python -m data_pipelines.shards --help`` converts a whole dataset.
+"""
 
 from __future__ import annotations
 
+import io
+import json
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import ray.data
-from ray.data import DataContext
 
-from data_pipelines.class_map import PUBLISHED, published_png
+from data_pipelines.class_map import PUBLISHED, drawn_png
 from data_pipelines.dataset import Dataset
-from data_pipelines.manifest import ANNOTATION_SCHEMA, Manifest
+from data_pipelines.location import is_local, location, names_in, read_each, reason, write_whole
+from data_pipelines.manifest import Manifest
+from data_pipelines.row import ANNOTATION_SCHEMA, files_of, sha256
+from data_pipelines.transforms import damage
+
+if TYPE_CHECKING:  # Ray takes more than a second: only what runs it imports it
+    import ray.data
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +40,8 @@ SHARD_SCHEMA = pa.schema(
         pa.field("segmentation", pa.binary()),  # a class map, PNG
     ]
 )
+REPORT = b"attribution_sweeps"
+"""Key of a shard's report in the metadata of the Parquet file."""
 QUIETED = {
     "ray.data._internal.execution.streaming_executor": logging.WARNING,  # a line per execution
     "ray.data._internal.datasource.parquet_datasource": logging.WARNING,  # two lines per read
@@ -41,55 +51,178 @@ QUIETED = {
 
 def shard_paths(manifest: Manifest, split: str) -> list[Path]:
     """Where the shards of a split lie: rows sorted by image_id, named by the first and the end."""
+    if manifest.converted:
+        return manifest.converted_shards(split)
     images, folder = manifest.summary(split).images, manifest.directory / f"{split}.shards"
-    firsts = range(0, images, IMAGES_PER_SHARD)
-    ends = [min(first + IMAGES_PER_SHARD, images) for first in firsts]
-    return [folder / f"{a:08d}-{b:08d}.parquet" for a, b in zip(firsts, ends, strict=True)]
+    return [folder / shard_name(first, images) for first in range(0, images, IMAGES_PER_SHARD)]
+
+
+def shard_name(first: int, images: int) -> str:
+    """File name of the shard that begins at an image of so many."""
+    return f"{first:08d}-{min(first + IMAGES_PER_SHARD, images):08d}.parquet"
 
 
 def write_shards(dataset: Dataset, manifest: Manifest, split: str) -> Path:
     """Write the missing shards of a split and return their folder.
 
-    A shard is one work item, written under a temporary name and renamed: what is there is complete,
-    and a call after an interruption goes on where that one stopped.
+    A shard is one work item, written whole: what is there is complete, and a call after an
+    interruption goes on where that one stopped. Of a converted dataset nothing is written.
 
     Raises:
-        FileNotFoundError: an image is gone since the dataset was indexed (by way of a Ray error).
+        FileNotFoundError: an image is gone since the dataset was indexed (by way of a Ray error),
+            or a shard since it was converted.
     """
     paths, folder = shard_paths(manifest, split), manifest.directory / f"{split}.shards"
-    folder.mkdir(exist_ok=True)
-    missing = [{"shard": str(path)} for path in paths if not path.exists()]
+    present = names_in(folder)
+    missing = {path: order for order, path in enumerate(paths) if path.name not in present}
+    if missing and manifest.converted:
+        raise FileNotFoundError(
+            f"{next(iter(missing))}: {len(missing)} of {len(paths)} shards are gone; remove "
+            f"{manifest.directory / 'manifest.json'} and convert again"
+        )
     if missing:
         logger.info("%s: writing %d of %d shards", folder, len(missing), len(paths))
-        table = str(manifest.directory / f"{split}.parquet")
-        write = partial(write_shard, table=table, folder=str(dataset.folder))
-        with ordered_execution():
-            ray.data.from_items(missing, override_num_blocks=len(missing)).map(write).materialize()
+        rows = manifest.table(split)
+        items = [
+            work_item(path, rows.slice(order * IMAGES_PER_SHARD, IMAGES_PER_SHARD))
+            for path, order in missing.items()
+        ]
+        for _ in written(items, dataset.folder, verify=False, lenient=False):
+            pass
     return folder
 
 
-def write_shard(item: dict[str, Any], table: str, folder: str) -> dict[str, Any]:
-    """Write one shard.
+def work_item(path: Path, rows: pa.Table, source: str = "") -> dict[str, Any]:
+    """One shard to write.
 
     Args:
-        item: ``shard``, its path, whose name tells the rows.
-        table: the split's rows in the manifest.
-        folder: of the dataset, which the rows' paths are relative to.
+        path: of the shard.
+        rows: by ANNOTATION_SCHEMA.
+        source: digest of what it is made from; comes back in its report.
     """
-    first, end = map(int, Path(item["shard"]).stem.split("-"))
-    rows = pq.read_table(table).slice(first, end - first)
-    images = [Path(folder, path).read_bytes() for path in rows["path"].to_pylist()]
-    maps = [published_png(folder, row) for row in rows.select(PUBLISHED).to_pylist()]
-    columns = {name: rows[name] for name in COPIED} | {"image": images, "segmentation": maps}
-    unfinished = f"{item['shard']}.{os.getpid()}.tmp"
-    pq.write_table(pa.table(columns, schema=SHARD_SCHEMA), unfinished)
-    os.replace(unfinished, item["shard"])
-    return {"shard": item["shard"], "images": len(rows)}
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, rows.schema) as stream:
+        stream.write_table(rows)
+    return {"shard": str(path), "rows": sink.getvalue(), "source": source}
+
+
+def written(
+    items: list[dict[str, Any]], folder: Path, *, verify: bool, lenient: bool
+) -> Iterator[dict[str, Any]]:
+    """Write shards by Ray Data and yield each one's report, with ``shard``, as it is done."""
+    import ray.data
+
+    write = partial(write_shard, folder=str(folder), verify=verify, lenient=lenient)
+    with ordered_execution():
+        done = ray.data.from_items(items, override_num_blocks=len(items)).map(write)
+        for row in done.iter_rows():
+            yield {"shard": row["shard"], **json.loads(row["report"])}
+
+
+def write_shard(
+    item: dict[str, Any], folder: str, *, verify: bool, lenient: bool
+) -> dict[str, Any]:
+    """Write one shard of the rows whose files can be read, unless there are none.
+
+    Args:
+        item: made by ``work_item``.
+        folder: of the dataset, which the rows' paths are relative to.
+        verify: whether to decode every image to see if it is sound.
+        lenient: whether to name a file that cannot be read, not to stop at it.
+
+    Returns:
+        ``shard``, its path, and ``report``, which is also in its metadata, as JSON: ``source``,
+        ``verified``, ``unreadable`` and ``damaged`` (reason by image_id), ``files`` (sha256 of the
+        image and of the segmentation of each written row).
+    """
+    rows, place = pa.ipc.open_stream(item["rows"]).read_all(), location(folder)
+    images, masks = (
+        [None if name is None else place / name for name in names]
+        for names in zip(*files_of(rows), strict=True)
+    )
+    unreadable: dict[str, str] = {}
+    damaged: dict[str, str] = {}
+    kept: list[tuple[int, bytes, bytes | None]] = []
+    contents = zip(rows["image_id"].to_pylist(), read_each(images), read_each(masks), strict=True)
+    for row, (image_id, image, mask) in enumerate(contents):
+        if isinstance(image, bytes) and not isinstance(mask, OSError):
+            kept.append((row, image, mask))
+            why = damage(image) if verify else ""
+            if why:
+                damaged[image_id] = f"{why}: {images[row]}"
+            continue
+        error, path = (image, images[row]) if isinstance(image, OSError) else (mask, masks[row])
+        if not lenient:
+            raise FileNotFoundError(f"{reason(error, path)}: it was there when it was indexed")
+        unreadable[image_id] = reason(error, path)
+    report = json.dumps(
+        {
+            "source": item["source"],
+            "verified": verify,
+            "unreadable": unreadable,
+            "damaged": damaged,
+            "files": [[sha256(image), mask and sha256(mask)] for _, image, mask in kept],
+        }
+    )
+    if kept:
+        order, pictures, masks_read = zip(*kept, strict=True)
+        rows = rows.take(list(order))
+        of_rows = zip(masks_read, rows.select(PUBLISHED).to_pylist(), strict=True)
+        maps = [drawn_png(row) if mask is None else mask for mask, row in of_rows]
+        columns = {name: rows[name] for name in COPIED} | {"image": pictures, "segmentation": maps}
+        table = pa.table(columns, schema=SHARD_SCHEMA.with_metadata({REPORT: report}))
+        write_whole(location(item["shard"]), parquet_bytes(table))
+    return {"shard": item["shard"], "report": report}
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """The file: pictures are compressed already and no two are alike."""
+    sink = io.BytesIO()
+    small = list(COPIED)
+    pq.write_table(
+        table,
+        sink,
+        use_dictionary=["image_id"],
+        compression={name: "SNAPPY" if name in small else "NONE" for name in SHARD_SCHEMA.names},
+        write_statistics=["image_id"],
+    )
+    return sink.getvalue()
+
+
+def report_of(path: Path) -> dict[str, Any] | None:
+    """The report of a shard that is there; None where it is absent, broken or without one."""
+    try:
+        with path.open("rb") as file:
+            metadata = pq.read_metadata(file).metadata or {}
+        return {"shard": str(path), **json.loads(metadata[REPORT])}
+    except (FileNotFoundError, pa.ArrowInvalid, KeyError):
+        return None
+
+
+def read_shards(manifest: Manifest, split: str, **options: Any) -> ray.data.Dataset:
+    """The shards of a split as a Ray dataset, one block a shard, wherever they lie.
+
+    Args:
+        manifest: whose shards are all there.
+        split: one of the manifest's.
+        options: of ``ray.data.read_parquet``.
+    """
+    import ray.data
+
+    paths = shard_paths(manifest, split)
+    options["override_num_blocks"] = len(paths)
+    if is_local(paths[0]):
+        return ray.data.read_parquet([str(path) for path in paths], **options)
+    remote: list[Any] = list(paths)
+    # fsspec's own, not Arrow's: credentials and endpoint then come from one place
+    return ray.data.read_parquet([path.path for path in remote], filesystem=remote[0].fs, **options)
 
 
 @contextmanager
 def ordered_execution() -> Iterator[None]:
     """Ray Data that keeps the order of rows, without progress; its warnings still come through."""
+    from ray.data import DataContext
+
     context = DataContext.get_current().copy()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
@@ -106,3 +239,9 @@ def ordered_execution() -> Iterator[None]:
     finally:
         for name, level in before.items():
             logging.getLogger(name).setLevel(level)
+
+
+if __name__ == "__main__":
+    from data_pipelines.command import main
+
+    main()

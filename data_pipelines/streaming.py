@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 import ray
-import ray.data
 from numpy.typing import NDArray
 
 from data_pipelines.class_map import is_wanted, pack_batch
 from data_pipelines.dataset import Dataset
 from data_pipelines.image_set import ImageSet, assemble
 from data_pipelines.manifest import MAX_SKIPPED_FRACTION, Manifest
-from data_pipelines.shards import ordered_execution, shard_paths, write_shards
+from data_pipelines.shards import ordered_execution, read_shards, write_shards
 from data_pipelines.transforms import decode_batch
 
 logger = logging.getLogger(__name__)
@@ -77,11 +76,10 @@ def resident(
             "object_store_memory"
         )
     write_shards(dataset, manifest, split)
-    paths = [str(path) for path in shard_paths(manifest, split)]
     wanted = is_wanted(split)
     with ordered_execution():
         decoded = (
-            ray.data.read_parquet(paths, override_num_blocks=len(paths))
+            read_shards(manifest, split)
             .select_columns(["image_id", "image", *(SEGMENTED if wanted else ())])
             .map_batches(
                 partial(decode_columns, size_px=size_px, classes=len(manifest.classes)),

@@ -29,20 +29,35 @@ def decode(image: bytes, size_px: int) -> NDArray[np.uint8]:
     Raises:
         ValueError: the file is damaged, truncated, not an image, or larger than PIXEL_LIMIT.
     """
+    rgb = picture_of(image)
+    if rgb.size != (size_px, size_px):
+        rgb = rgb.resize((size_px, size_px), Image.Resampling.BILINEAR)
+    return np.asarray(rgb)
+
+
+def damage(image: bytes) -> str:
+    """Why ``decode`` would refuse the file; empty where it is sound."""
+    try:
+        picture_of(image)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def picture_of(image: bytes) -> Image.Image:
+    """The whole picture as RGB; see ``decode``."""
     try:
         with Image.open(io.BytesIO(image)) as picture:
             if picture.width * picture.height > PIXEL_LIMIT:
                 raise ValueError(f"{picture.width}x{picture.height} exceeds {PIXEL_LIMIT} pixels")
-            rgb = picture.convert("RGB")
+            picture.load()
+            return picture if picture.mode == "RGB" else picture.convert("RGB")
     except UnidentifiedImageError:
         raise ValueError(f"not an image ({len(image)} bytes)") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(str(error)) from None
     except (OSError, SyntaxError, struct.error) as error:  # Pillow's ways to say that bytes are bad
         raise ValueError(f"damaged image: {error}") from None
-    if rgb.size != (size_px, size_px):
-        rgb = rgb.resize((size_px, size_px), Image.Resampling.BILINEAR)
-    return np.asarray(rgb)
 
 
 def decode_batch(images: Sequence[bytes], size_px: int) -> tuple[NDArray[np.uint8], list[str]]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from data_pipelines.annotation import read_annotation
 from data_pipelines.boxes import clip_boxes
 from data_pipelines.dataset import DIFFICULT, TRUNCATED, Dataset, Record, Skipped
+from data_pipelines.location import in_threads, names_in
 
 LAYOUT = "<root>/VOCdevkit/VOC2007/{Annotations,ImageSets/Main,JPEGImages}"
 TWENTY = """aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike
@@ -57,13 +59,20 @@ class Voc(Dataset):
         """Every image of ImageSets/Main/<split>.txt."""
         self.require_split(split)
         index_of = {name: index for index, name in enumerate(self.classes())}
-        for image_id in listed(self.lists / f"{split}.txt"):
-            try:
-                yield self.record(image_id, index_of)
-            except ValueError as error:
-                yield Skipped(image_id, str(error))
+        masks = names_in(self.folder / "SegmentationClass")
+        read = partial(self.record, index_of=index_of, masks=masks)
+        yield from in_threads(read, listed(self.lists / f"{split}.txt"))
 
-    def record(self, image_id: str, index_of: dict[str, int]) -> Record:
+    def record(
+        self, image_id: str, index_of: dict[str, int], masks: frozenset[str]
+    ) -> Record | Skipped:
+        """One image; Skipped when its XML cannot be used."""
+        try:
+            return self.read(image_id, index_of, masks)
+        except ValueError as error:
+            return Skipped(image_id, str(error))
+
+    def read(self, image_id: str, index_of: dict[str, int], masks: frozenset[str]) -> Record:
         """One image; ValueError when its XML cannot be used."""
         path = self.folder / "Annotations" / f"{image_id}.xml"
         annotation = read_annotation(path)
@@ -89,7 +98,7 @@ class Voc(Dataset):
             height=annotation.height,
             labels=tuple(sorted({class_index for class_index, *_ in published})),
             boxes=boxes,
-            segmentation=segmentation if segmentation.exists() else None,
+            segmentation=segmentation if segmentation.name in masks else None,
             notes=notes,
         )
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from data_pipelines.boxes import clip_boxes
 from data_pipelines.dataset import Dataset, Record, Skipped
+from data_pipelines.location import in_threads
 
 LAYOUT = (
     "<root>/metadata.csv, <root>/<img_filename>, <root>/CUB_200_2011/{images,bounding_boxes}.txt"
@@ -75,16 +76,16 @@ class Waterbirds(Dataset):
     def records(self, split: str) -> Iterator[Record | Skipped]:
         """Every image of the split, but for G2 and G3 where they are left out."""
         boxes = cub_boxes(self.cub)
-        for row in self.rows():
-            if row.split == split and (row.group in TIED or not self.tied or split == "test"):
-                yield self.record(row, boxes[row.filename])
+        rows = (row for row in self.rows() if row.split == split)
+        kept = (row for row in rows if row.group in TIED or not self.tied or split == "test")
+        yield from in_threads(lambda row: self.record(row, boxes[row.filename]), kept)
 
     def record(self, row: Row, corners: tuple[float, ...]) -> Record | Skipped:
         """One image with its bird's corners; skipped if its header or its box is useless."""
         path, image_id = self.folder / row.filename, Path(row.filename).with_suffix("").as_posix()
         label = row.bird if self.task == "bird" else row.place
         try:
-            with Image.open(path) as picture:
+            with path.open("rb") as file, Image.open(file) as picture:
                 width, height = picture.size
         except OSError as error:
             return Skipped(image_id, f"{error}: {path}")
@@ -143,10 +144,11 @@ class Waterbirds(Dataset):
             for number, values in enumerate(lines, start=2):
                 yield row_of(values, f"{self.metadata} line {number}")
 
-    def files(self) -> Iterator[str]:
-        """The lists and the listed images; what else lies beside them (CUB's own) is not read."""
-        yield from map(str, self.lists())
-        yield from sorted(str(self.folder / row.filename) for row in self.rows())
+    def files(self) -> dict[str, str]:
+        """Of the lists and the listed images; what else lies beside them (CUB's) is not read."""
+        read = {str(path.relative_to(self.folder)) for path in self.lists()}
+        read |= {row.filename for row in self.rows()}
+        return {name: version for name, version in super().files().items() if name in read}
 
 
 def row_of(values: list[str], where: str) -> Row:

@@ -11,15 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import ray
-import ray.data
 from ray.data import ActorPoolStrategy, DataContext
 from ray.exceptions import RayError
 
 from data_pipelines.dataset import Dataset
 from data_pipelines.image_set import assemble
 from data_pipelines.manifest import Manifest
-from data_pipelines.shards import ordered_execution, shard_paths, write_shards
+from data_pipelines.shards import ordered_execution, read_shards, write_shards
 from data_pipelines.streaming import SEGMENTED, decode_columns
 from trainables.parts import discard, done_ids, part_path
 from trainables.protocol_evaluation import PART_IMAGES, ProtocolEvaluation, Scorer, conclude
@@ -116,17 +114,16 @@ def stream(
     left = frozenset(wanted - done_ids(parts, result_ids))
     if left:
         write_shards(dataset, manifest, first.split)
-        paths = [str(path) for path in shard_paths(manifest, first.split)]
         with ordered_execution():
             # Blocks of a part each, or one actor would have all of a small split. Ray rounds the
             # rows that fit up; names are small beside the pixels.
             pixels = 3 * first.size_px**2
             DataContext.get_current().target_max_block_size = PART_IMAGES * pixels
             batches = (
-                ray.data.read_parquet(
-                    paths,
+                read_shards(
+                    manifest,
+                    first.split,
                     columns=["image_id", "image", *(SEGMENTED if segmented else ())],
-                    override_num_blocks=len(paths),
                     num_cpus=READER_CPUS,
                 )
                 .map_batches(

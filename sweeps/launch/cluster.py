@@ -4,64 +4,23 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import ray
 import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from data_pipelines.dataset import Dataset
+from data_pipelines.engine import runtime_env
+from data_pipelines.location import is_local
 from data_pipelines.manifest import Manifest
 from data_pipelines.streaming import ResidentSplit, resident
 from sweeps.launch.sweep import Sweep
 from trainables.result import Result
-from trainables.source import ROOT
 from trainables.trial import FeedKey, feed_key
-
-EXCLUDED = [
-    ".git",
-    ".venv",
-    "tests",
-    "**/__pycache__",
-    ".mypy_cache",
-    ".ruff_cache",
-    ".pytest_cache",
-]
-"""Not sent to the workers of a cluster."""
-CLUSTER_FILE = "ray_current_cluster"
-
-
-def check_address(address: str) -> None:
-    """Ask a cluster for a sign of life: Ray itself takes two minutes over a dead address.
-
-    Raises:
-        ValueError: nothing answers; names the address and the remedy.
-    """
-    if not address:
-        return
-    target = address
-    if address == "auto":
-        target = os.environ.get("RAY_ADDRESS") or _current_cluster()
-        if not target:
-            raise ValueError(
-                "--address auto: no Ray cluster runs here; start one with `ray start --head`, "
-                "or leave the flag out"
-            )
-    parts = urlsplit(target if "://" in target else f"ray://{target}")
-    try:
-        if parts.hostname is None or parts.port is None:
-            raise ValueError("expected HOST:PORT")
-        socket.create_connection((parts.hostname, parts.port), timeout=5).close()
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"--address {address}: no Ray cluster answers at {target} ({error}); "
-            "check the address, or leave the flag out to start a local Ray"
-        ) from None
 
 
 def check_room(sweep: Sweep, threads: int, cpus: float, gpus: float) -> None:
@@ -115,11 +74,7 @@ def connect(sweep: Sweep) -> tuple[float, float]:
             **quiet,
         )
     else:
-        submitted = (
-            "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-        )  # a submitted job has its working_dir already
-        environment = None if submitted else {"working_dir": str(ROOT), "excludes": EXCLUDED}
-        ray.init(address=sweep.address, runtime_env=environment, **quiet)
+        ray.init(address=sweep.address, runtime_env=runtime_env(), **quiet)
     resources = ray.cluster_resources()
     return resources.get("CPU", 0.0), resources.get("GPU", 0.0)
 
@@ -157,6 +112,8 @@ def check_shared(sweep: Sweep, folders: Iterable[Path]) -> None:
             "start `mlflow server` and give its http:// address"
         )
     for folder in folders:
+        if not is_local(folder):  # an object store is everybody's
+            continue
         token = folder / f".visible-{uuid.uuid4().hex}"
         token.touch()
         try:
@@ -193,10 +150,3 @@ def feeds_for(
 
 def _exists(path: str) -> bool:
     return Path(path).exists()
-
-
-def _current_cluster() -> str:
-    """Address that `ray start` left for this user; empty where none runs."""
-    temporary = os.environ.get("RAY_TMPDIR", "/tmp")
-    path = Path(temporary, "ray", CLUSTER_FILE)
-    return path.read_text().strip() if path.exists() else ""

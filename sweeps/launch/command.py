@@ -11,6 +11,7 @@ from pathlib import Path
 import tyro
 
 from analysis.address import Unavailable, probe, redacted
+from data_pipelines.engine import check_address
 from data_pipelines.manifest import Manifest, indexed
 from sweeps.launch.plan import Plan, make_plan
 from sweeps.launch.progress import minutes
@@ -69,13 +70,13 @@ def run(sweep: Sweep) -> int:
         cluster,  # Ray takes a second to import: not before the flags are known to be good
     )
 
-    cluster.check_address(sweep.address)
+    check_address(sweep.address)
     threads = max(result.threads for result in results)
     if not sweep.address:
         cluster.check_room(sweep, threads, *cluster.local_resources())
     check_tracking(sweep.tracking_uri)
     make_folder("--storage-path", storage)
-    dataset, manifest = indexed(sweep.data(), storage / "index")
+    dataset, manifest = indexed(sweep.data(), storage / "index", say=print)
     results = list(sweep.results(dataset))
     describe(sweep, storage, manifest)
     if sweep.dry_run:

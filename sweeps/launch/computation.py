@@ -163,7 +163,7 @@ def ray_running(
     cpus, gpus = connect(sweep)
     try:
         check_room(sweep, max(r.threads for r in plan.missing.values()), cpus, gpus)
-        check_shared(sweep, [storage, dataset.folder])
+        check_shared(sweep, [storage, manifest.directory if manifest.converted else dataset.folder])
         feeds = feeds_for(plan.missing.values(), dataset, manifest)
         skipped = {i: why for feed in feeds.values() for i, why in feed.annotations.skipped.items()}
         for image_id, why in skipped.items():

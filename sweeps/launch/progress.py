@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Mapping
 
+from data_pipelines.pace import minutes
 from trainables.result import Result
 
 QUIET_S = 15.0
@@ -76,13 +77,3 @@ class Progress:
         elif at_once or now - self._printed > QUIET_S:
             print(self.line(text), flush=True)
             self._printed = now
-
-
-def minutes(seconds: float) -> str:
-    """``3 min 20 s``, ``2 h 05 min``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

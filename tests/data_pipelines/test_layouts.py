@@ -12,7 +12,7 @@ from PIL import Image
 from data_pipelines import scene
 from data_pipelines.class_map import published_png
 from data_pipelines.dataset import CROWD
-from data_pipelines.manifest import row_of
+from data_pipelines.row import row_of
 from data_pipelines.transforms import decode
 
 FIXTURES = {"voc": "sample", "coco": "coco_sample", "imagenet": "imagenet_sample"}

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from data_pipelines import manifest as manifest_file
-from data_pipelines.manifest import ANNOTATION_SCHEMA, Manifest, index, indexed
+from data_pipelines.manifest import Manifest, index, indexed
+from data_pipelines.row import ANNOTATION_SCHEMA
 from data_pipelines.voc import Voc
 
 SPLITS = ("train", "val", "test")
