@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -81,7 +80,7 @@ class Coco(Dataset):
     def categories(self) -> dict[int, str]:
         """Name by published id, ascending."""
         path = self.instances_path("train")
-        status = os.stat(path)
+        status = path.stat()
         return dict(categories_of(path, status.st_size, status.st_mtime_ns))
 
     def classes(self) -> tuple[str, ...]:
