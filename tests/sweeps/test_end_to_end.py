@@ -125,6 +125,7 @@ def test_a_guided_run_holds_its_maps_and_its_rows(undisturbed):
         names = {file.path for file in client.list_artifacts(run.info.run_id)}
         explained = run.data.params.get("attribution.name") is not None
         assert ({"examples.npz", "rows.parquet"} <= names) == explained
+        assert ("test/on_object_epg_defined_fraction" in run.data.metrics) == explained
 
 
 def test_weights_of_the_best_the_last_and_the_front_are_kept_and_no_others(undisturbed):
