@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,7 +147,8 @@ class Waterbirds(Dataset):
     def files(self) -> Iterator[str]:
         """The lists and the listed images; what else lies beside them (CUB's own) is not read."""
         yield from map(str, self.lists())
-        yield from sorted(str(self.folder / row.filename) for row in self.rows())
+        listed = sorted(str(self.folder / row.filename) for row in self.rows())
+        yield from (path for path in listed if os.path.exists(path))  # others will be skipped
 
 
 def row_of(values: list[str], where: str) -> Row:
