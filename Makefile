@@ -42,6 +42,8 @@ format: $(READY) ## mend what ruff can mend
 
 benchmarks: $(READY) ## counted passes, decodes and engine overhead (minutes)
 	$(PYTHON) tests/benchmarks/guided_step.py
+	$(PYTHON) tests/benchmarks/few_annotations.py
+	$(PYTHON) tests/benchmarks/guided_evaluation.py
 	$(PYTHON) tests/benchmarks/spearman.py
 	$(PYTHON) tests/benchmarks/sweep_overhead.py
 	$(PYTHON) tests/benchmarks/shared_maps.py --groups gradient vit

@@ -50,29 +50,30 @@ def score(
 ) -> Scores:
     """Classification metrics over images, protocols over the maps of (image, class) pairs.
 
-    The targets of an image share its forward (Passes), where the reference code runs one backward
-    per class
-    through the whole batch. The maps are processed in one fixed way, raw map -> image size ->
-    protocol,
-    whatever loss the model was trained with.
+    The targets of an image share its forward (Passes), and images of equally many classes share a
+    batch, so that no backward runs for an image that has no target in it; the reference code runs
+    one backward per class through the whole batch. The maps are processed in one fixed way, raw map
+    -> image size -> protocol, whatever loss the model was trained with.
     """
     protocols = protocols or {}
-    logits, scores = [], [np.empty((0, len(protocols)))]
     indices, targets = images.pairs()
+    logits, order = [], []
+    table = np.full((len(indices), len(protocols)), np.nan)
     with evaluating(model.module):
-        for batch in batches(model, images, device, explained=attribution is not None):
+        for chosen, pairs in chunks(images, explained=attribution is not None):
+            batch = batch_of(model, images, device, chosen, indices[pairs], targets[pairs])
             with Passes(model, batch) as passes:
                 if attribution is not None and len(batch.targets):
                     maps = attribution.at_image_size(attribution(passes), passes)
                     columns = [p(passes, maps).double().cpu().numpy() for p in protocols.values()]
-                    scores.append(np.stack(columns, axis=1))
+                    table[pairs] = np.stack(columns, axis=1)
                 logits.append(passes.logits.double().cpu().numpy())
-    result = Scores(logits=np.concatenate(logits))
+            order.append(chosen)
+    result = Scores(logits=np.concatenate(logits)[np.argsort(np.concatenate(order))])
     for cls in ClassificationMetric.registered.values():
         metric = cls()
         result.means[metric.key] = metric(result.logits, images.labels)
     if attribution is not None:
-        table = np.concatenate(scores)
         for (key, protocol), column in zip(protocols.items(), table.T, strict=True):
             result.means[key] = protocol.reduce(column)
             result.means[f"{key}_defined_fraction"] = protocol.defined_fraction(column)
@@ -91,6 +92,21 @@ def score(
             for key, column in zip(protocols, table.T, strict=True)
         )
     return result
+
+
+def chunks(images: ImageSet, *, explained: bool = True) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Images of a batch, ascending, and which of ``images.pairs()`` are theirs.
+
+    Images of equally many classes go together, those of fewest first; or all in order, without any
+    pair, if no map is asked for.
+    """
+    indices, _ = images.pairs()
+    counts = np.bincount(indices, minlength=len(images)) * explained
+    for count in np.unique(counts):
+        alike = np.flatnonzero(counts == count)
+        for start in range(0, len(alike), BATCH_SIZE):
+            chosen = alike[start : start + BATCH_SIZE]
+            yield chosen, np.flatnonzero(np.isin(indices, chosen) & explained)
 
 
 def batches(

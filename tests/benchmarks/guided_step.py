@@ -1,17 +1,22 @@
 """FLOPs and passes of a guided training step at each depth, against the least that it can cost.
 
-    python tests/benchmarks/guided_step.py          # about a minute on one core
+    python tests/benchmarks/guided_step.py          # some four minutes on one core
 
+For each of the paper's three kinds of network with its own attribution: vanilla with input x
+gradient, X-DNN with integrated gradients (input x gradient there), B-cos with its contributions.
 Counted, not timed: the numbers are exact and the same on every machine, per image, multiply and add
 counting as two. The least is the step written out in plain torch for this purpose: one forward, one
 backward from the explained logits to the layer, one outer backward to the weights and no further.
-For ResNet-50 the table of the project's specification of Model Guidance stands beside it: it was
-counted on the reference's step, which also computes a gradient by the pixels, without guidance too.
+For the ResNets-50 the table of the project's specification of Model Guidance stands beside it: it
+was counted on the reference's step, which also computes a gradient by the pixels, without guidance
+too.
 """
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 
 import torch
@@ -19,11 +24,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from trainables import guided_training
+from trainables.attribution.attribution import Attribution
+from trainables.attribution.bcos import Bcos
 from trainables.attribution.gradient import InputXGradient
 from trainables.batch import Batch
 from trainables.flops import FlopCounter
 from trainables.guided_training import guided_step
 from trainables.losses.localization import Energy
+from trainables.models.bcos_resnet import BcosResNet50, SmallBcosResNet
+from trainables.models.fixup_resnet import SmallXResNet, XResNet50
 from trainables.models.network import DEPTHS, Model, Network
 from trainables.models.small_resnet import SmallResNet
 from trainables.models.torchvision_resnet import ResNet50
@@ -38,7 +47,8 @@ SPECIFIED: Table = {
     "mid3": (30.2, 1.23),
     "final": (24.5, 1.00),
 }
-"""The specification's table for ResNet-50 at 224 px: GFLOP of a step, and over a plain one."""
+"""The specification's table for ResNet-50 at 224 px: GFLOP of a step, and over a plain one. It
+holds for all three kinds: norms, activations and dynamic weights are no matrix products."""
 LINE = (
     "{:<7} {:>8}   {:>5} {:>5} {:>5} {:>5} {:>5}   {:>7} {:>8}   {:>7} {:>12}   {:>9} {:>8} {:>16}"
 )
@@ -46,21 +56,27 @@ LINE = (
 
 def main() -> None:
     """One table a network."""
+    flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    flags.add_argument("--small", action="store_true", help="the small networks alone: seconds")
+    small = flags.parse_args().small
     torch.set_num_threads(1)
     torch.manual_seed(0)
     print("A guided step, per image: forwards, backwards that reach each depth, GFLOP.\n")
-    measure(ResNet50(), 224, SPECIFIED)
-    measure(SmallResNet(), 64, {})
+    for network in () if small else (ResNet50(), XResNet50(), BcosResNet50()):
+        measure(network.with_new_head(), 224, SPECIFIED)
+    for network in (SmallResNet(), SmallXResNet(), SmallBcosResNet()):
+        measure(network.with_new_head(), 64, {})
 
 
 def measure(network: Network, size_px: int, specified: Table) -> None:
     """One line a depth."""
     model = network.build(CLASSES)
     model.module.train()
-    batch = noise(size_px)
+    batch = noise(model, size_px)
     labels = functional.one_hot(batch.targets, CLASSES).float()
     plain = gflop(partial(plain_step, model, batch, labels))
-    print(f"{network.key}, {size_px} px: {plain:.4g} GFLOP without guidance")
+    method = method_of(model, "input").name
+    print(f"{network.key}, {method}, {size_px} px: {plain:.4g} GFLOP without guidance", flush=True)
     print(
         LINE.format(
             *("layer", "forwards", *DEPTHS, "GFLOP", "x plain"),
@@ -84,12 +100,17 @@ def measure(network: Network, size_px: int, specified: Table) -> None:
     print()
 
 
-def noise(size_px: int) -> Batch:
+def method_of(model: Model, layer: str) -> Attribution:
+    """The attribution that the paper guides such a network with."""
+    return InputXGradient(layer=layer) if model.explaining is None else Bcos(layer=layer)
+
+
+def noise(model: Model, size_px: int) -> Batch:
     """Pictures of noise with one class and one box each."""
     masks = torch.zeros(BATCH_SIZE, size_px, size_px, dtype=torch.bool)
     masks[:, size_px // 4 : size_px // 2, size_px // 4 : size_px // 2] = True
-    images = torch.randn(BATCH_SIZE, 3, size_px, size_px)
-    return Batch.single(images, torch.arange(BATCH_SIZE), masks)
+    pixels = torch.randint(0, 256, (BATCH_SIZE, 3, size_px, size_px), dtype=torch.uint8)
+    return Batch.single(model.encode(pixels), torch.arange(BATCH_SIZE), masks)
 
 
 def gflop(step: Callable[[], object]) -> float:
@@ -115,9 +136,9 @@ def guided(
             return super().__enter__()
 
     annotated = torch.ones(BATCH_SIZE, dtype=torch.bool)
-    method = InputXGradient(layer=layer)
     guided_training.Passes = Seen
     try:
+        method = method_of(model, layer)
         guided_step(model, batch, labels, annotated, method, Energy(), WEIGHT)
     finally:
         guided_training.Passes = Passes
@@ -134,7 +155,8 @@ def least_step(model: Model, batch: Batch, labels: Tensor, layer: str) -> None:
         logits = model.module(kept[0])
         handle.remove()
     explained = logits.gather(1, batch.targets[:, None]).sum()
-    (gradient,) = torch.autograd.grad(explained, kept[-1], create_graph=True)
+    with model.explaining() if model.explaining else nullcontext():
+        (gradient,) = torch.autograd.grad(explained, kept[-1], create_graph=True)
     maps = upsample((gradient * kept[-1]).sum(1), batch.images.shape[2:], "bilinear")
     loss = functional.binary_cross_entropy_with_logits(logits, labels)
     loss = loss + WEIGHT * Energy()(maps, batch.masks).sum()

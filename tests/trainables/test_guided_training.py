@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,6 +22,8 @@ from trainables.guided_training import ROUNDING, draw_targets, guided_step, own_
 from trainables.losses.localization import L1, Energy, Ppce, RrrStar
 from trainables.losses.loss import Loss
 from trainables.trial import Trial
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "guidance"
 
 
 class TestConstruction:
@@ -103,6 +106,19 @@ class TestTargets:
         expected = labels / labels.sum(1, keepdims=True)
         spread = np.sqrt(expected * (1 - expected) / epochs)
         assert (np.abs(counts / epochs - expected) <= 4 * spread).all()
+
+    def test_come_as_often_as_in_the_reference(self, empty_bench):
+        arrays = np.load(GOLDEN / "sampling.npz", allow_pickle=False)
+        labels, theirs = arrays["targets"], arrays["targets_counts_4000"]
+        images = replace(squares(4, 0), labels=labels.astype(np.uint8))
+        ours = np.zeros((4, 4))
+        for epoch in range(4000):
+            ours[self.draw(empty_bench, images, epoch, range(4))] += 1
+        assert (ours.sum(1) == theirs.sum(1)).all()
+        assert ((ours > 0) == (theirs > 0)).all()
+        assert np.abs(ours - theirs).max() <= 4 * np.sqrt(4000 / 2)  # of a difference, at 1/2
+        drawn = arrays["targets_sample_seed0"]
+        assert ((drawn >= 0) & (labels[np.arange(4), drawn] > 0)).all()
 
     def test_follow_from_seed_epoch_and_image_whatever_the_batches(self, empty_bench):
         images = squares(30, 5)

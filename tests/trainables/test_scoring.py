@@ -99,6 +99,11 @@ def test_targets_of_an_image_share_its_forward(model, images, monkeypatch):
     score(model, images, torch.device("cpu"), GradCam(), PROTOCOLS)
     assert sum(c.forwards for c in counts) == len(images)
     counts.clear()
+    score(model, images, torch.device("cpu"), METHOD, PROTOCOLS)
+    assert sum(c.forwards for c in counts) == len(images)
+    assert len(set(images.labels.sum(1))) > 2
+    assert sum(c.backwards["mid1"] for c in counts) == images.labels.sum()  # no image for nothing
+    counts.clear()
     score(model, images, torch.device("cpu"))
     assert sum(c.forwards for c in counts) == len(images)
     assert not any(c.backwards for c in counts)  # nobody asked for a map

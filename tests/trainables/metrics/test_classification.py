@@ -98,6 +98,20 @@ def test_f1_is_the_authors(golden: dict[str, np.ndarray]) -> None:
     logits, labels = golden["logits"], golden["labels"]
     assert logits[0, 0] == logits[1, 1] == 0  # exactly at the threshold: predicted
     assert F1()(logits, labels) == pytest.approx(golden["cls_thr_0p0"][3], abs=1e-6)
+    assert F1()(logits - 0.5, labels) == pytest.approx(golden["cls_thr_0p5"][3], abs=1e-6)
+
+
+@pytest.mark.parametrize(("key", "threshold"), [("cls_thr_0p0", 0.0), ("cls_thr_0p5", 0.5)])
+def test_f1_and_its_kin_are_those_of_the_counts(
+    golden: dict[str, np.ndarray], key: str, threshold: float
+) -> None:
+    predicted, labels = golden["logits"] >= threshold, golden["labels"] > 0
+    hits, misses = (predicted & labels).sum(), (~predicted & labels).sum()
+    alarms, silent = (predicted & ~labels).sum(), (~predicted & ~labels).sum()
+    shares = [(hits + silent) / labels.size, hits / (hits + alarms), hits / (hits + misses)]
+    f1 = F1()(golden["logits"] - threshold, golden["labels"])
+    expected = [*shares, f1, hits, silent, alarms, misses]
+    np.testing.assert_allclose(expected, golden[key], atol=1e-6)
 
 
 def test_map_is_scikit_learns_over_the_classes_that_occur(golden: dict[str, np.ndarray]) -> None:
@@ -109,6 +123,8 @@ def test_map_is_scikit_learns_over_the_classes_that_occur(golden: dict[str, np.n
         alone = MeanAveragePrecision()(logits[:, [k]], labels[:, [k]])
         assert alone == pytest.approx(golden["ap_each_sklearn"][k], abs=1e-9)
         assert alone == pytest.approx(golden["ap_each_torchmetrics_sigmoid"][k], abs=1e-5)
+    pooled = MeanAveragePrecision()(logits[:, :5].reshape(-1, 1), labels[:, :5].reshape(-1, 1))
+    assert pooled == pytest.approx(float(golden["map_micro_sklearn"]), abs=1e-9)
 
 
 @pytest.mark.parametrize("seed", range(5))
