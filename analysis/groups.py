@@ -104,9 +104,9 @@ def cells(outcomes: pd.DataFrame) -> pd.DataFrame:
         same = (by_baseline[list(PLACE)] == list(values[: len(PLACE)])).all(axis=1)
         own = by_baseline[same & by_baseline["result_id"].isin(group["baseline"])]
         for key in VALUES:
-            row[f"{key}_mean"], row[f"{key}_sd"] = group[key].mean(), group[key].std()
-            gain = row[f"{key}_mean"] - own[key].mean()
-            row[f"{key}_gain"] = float("nan") if row["loss"] == BASELINE else gain
+            mean = float(group[key].mean())
+            gain = float("nan") if row["loss"] == BASELINE else mean - float(own[key].mean())
+            row |= {f"{key}_mean": mean, f"{key}_sd": group[key].std(), f"{key}_gain": gain}
         rows.append(row)
     kinds = ("mean", "sd", "gain")
     names = [*CELL, "runs", *(f"{key}_{kind}" for key in VALUES for kind in kinds)]

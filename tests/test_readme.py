@@ -29,6 +29,7 @@ LONG = ("make demo", "make test")
 SMOKE = {
     "sweeps/guidance_lambda.py": ["--smoke", "--baseline-epochs", "1"],
     "sweeps/idsds_methods.py": ["--smoke"],
+    "sweeps/waterbirds.py": ["--smoke"],
 }
 
 

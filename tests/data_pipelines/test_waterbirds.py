@@ -233,6 +233,14 @@ def test_an_image_with_a_useless_box_or_header_is_skipped_alone(waterbirds):
     assert "is empty or outside 64x64" in skipped[1].reason
 
 
+def test_a_listed_image_that_is_missing_is_skipped_and_named(waterbirds, tmp_path):
+    record = next(iter(waterbirds.records("test")))
+    record.path.unlink()
+    _, manifest = indexed(waterbirds, tmp_path / "index")
+    assert manifest.summary("test").skipped.keys() == {record.image_id}
+    assert "No such file" in manifest.summary("test").skipped[record.image_id]
+
+
 def test_files_beside_the_listed_ones_are_not_read(waterbirds):
     before = set(waterbirds.files())
     assert len(before) == 33

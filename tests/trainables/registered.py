@@ -8,13 +8,14 @@ from typing import Any, get_args, get_origin
 import data_pipelines.digit_scenes  # noqa: F401  (these register their classes)
 import trainables.attribution
 import trainables.grid_evaluation
+import trainables.group_training
 import trainables.idsds_finetuning
 import trainables.losses
 import trainables.metrics
 import trainables.models  # noqa: F401
 from data_pipelines.configuration import Configuration, annotated_fields, default_of
 from data_pipelines.dataset import Dataset
-from tests.trainables.scenes import BASELINE
+from tests.trainables.scenes import BASELINE, BIRDS
 from trainables.attribution.attribution import Attribution
 from trainables.attribution.gradient import InputXGradient
 from trainables.attribution.identity import Identity
@@ -31,7 +32,7 @@ FAMILIES: list[Any] = [
     *(Dataset, Network, Baseline, Segmentation, Attribution, Identity),
     *(Loss, Metric, ClassificationMetric, Result),
 ]
-REQUIRED = (BASELINE.network, BASELINE.data, InputXGradient(), BASELINE, Epg())
+REQUIRED = (BASELINE.network, BASELINE.data, InputXGradient(), BASELINE, BIRDS, Epg())
 """What stands for the required fields of a class."""
 
 

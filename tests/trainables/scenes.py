@@ -13,6 +13,7 @@ from data_pipelines.digit_scenes import DigitScenes
 from data_pipelines.image_set import ImageSet
 from trainables.attribution.gradient import InputXGradient
 from trainables.classifier_training import ClassifierTraining
+from trainables.group_training import GroupTraining
 from trainables.guided_training import GuidedTraining
 from trainables.losses.localization import Energy
 from trainables.models.small_resnet import SmallResNet
@@ -37,6 +38,17 @@ GUIDED = GuidedTraining(
     epochs=3,
     batch_size=8,
     learning_rate=1e-3,
+)
+
+
+BIRDS = GroupTraining(
+    network=SmallResNet(width=4),
+    data=BASELINE.data,
+    image_size_px=SIZE_PX,
+    crop_px=20,
+    epochs=2,
+    batch_size=8,
+    learning_rate=3e-3,
 )
 
 
@@ -99,4 +111,29 @@ def squares(
         box_offsets=np.array(offsets, dtype=np.int64),
         blocks=[pixels[: n // 2], pixels[n // 2 :]],
         rows=np.arange(n),
+    )
+
+
+def birds(n: int, seed: int, groups: Sequence[int] = (0, 3)) -> ImageSet:
+    """One square an image, red or green as the bird says, on a dark or a light place."""
+    rng = np.random.default_rng(seed)
+    held = np.array(groups)[np.arange(n) % len(groups)]
+    pixels = rng.integers(0, 60, (n, SIZE_PX, SIZE_PX, 3), dtype=np.uint8)
+    pixels[held % 2 == 1] += 150
+    corners = np.zeros((n, 4), dtype=np.int32)
+    for image, group in enumerate(held):
+        side = int(rng.integers(6, 10))
+        x, y = rng.integers(2, SIZE_PX - side - 2, 2)
+        pixels[image, y : y + side, x : x + side] = list(COLORS.values())[group // 2]
+        corners[image] = (x, y, x + side, y + side)
+    return ImageSet(
+        classes=("landbird", "waterbird"),
+        size_px=SIZE_PX,
+        image_ids=np.array([f"{seed}-{image:03d}" for image in range(n)]),
+        labels=np.eye(2, dtype=np.uint8)[held // 2],
+        boxes=np.concatenate([held[:, None] // 2, corners], axis=1).astype(np.int32),
+        box_offsets=np.arange(n + 1),
+        blocks=[pixels],
+        rows=np.arange(n),
+        groups=held,
     )

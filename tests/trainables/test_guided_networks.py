@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 
@@ -33,10 +34,24 @@ KINDS: list[tuple[Network, type[Attribution]]] = [
     (SmallXResNet(width=2).with_new_head(), GradCam),
     (SmallFixupResNet(width=2), InputXGradient),
 ]
-each_kind = pytest.mark.parametrize(
-    ("network", "method"), KINDS, ids=[f"{net.name} {how.name}" for net, how in KINDS]
-)
-each_depth = pytest.mark.parametrize("layer", DEPTHS)
+
+
+def cases(layers: Sequence[str]) -> pytest.MarkDecorator:
+    """Each kind of network and method at each of the layers; Grad-CAM's quick only at the end."""
+    return pytest.mark.parametrize(
+        ("network", "method", "layer"),
+        [
+            pytest.param(
+                *(network, method, layer),
+                id=f"{network.name} {method.name} {layer}",
+                marks=[pytest.mark.slow] if method is GradCam and layer != "final" else [],
+            )
+            for network, method in KINDS
+            for layer in layers
+        ],
+    )
+
+
 ANNOTATED = torch.tensor([True, False, True])
 
 
@@ -71,8 +86,7 @@ def step(model: Model, attribution: Attribution) -> Tensor:
     return torch.tensor(values, dtype=torch.float64) @ torch.tensor([1.0, WEIGHT]).double()
 
 
-@each_depth
-@each_kind
+@cases(DEPTHS)
 def test_the_gradient_is_the_finite_difference_of_the_objective(network, method, layer):
     model, attribution = built(network), method(layer=layer)
     parameters = list(model.module.parameters())
@@ -101,8 +115,7 @@ def test_the_gradient_is_the_finite_difference_of_the_objective(network, method,
         assert slope != 0
 
 
-@pytest.mark.parametrize("layer", ["input", "final"])
-@each_kind
+@cases(["input", "final"])
 def test_a_step_moves_the_weights_otherwise_than_without_guidance(network, method, layer):
     guided, plain = built(network), built(network)
     before = [p.clone() for p in guided.module.parameters()]

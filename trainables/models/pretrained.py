@@ -100,6 +100,7 @@ def pretrained_of(path: str | Path) -> PretrainedWeights:
     return PretrainedWeights(sha256=digest_of(file), path=str(file))
 
 
+@cache
 def head_of(network: Network) -> frozenset[str]:
     """Names of the tensors whose shapes depend on the number of classes."""
     with torch.device("meta"):

@@ -6,6 +6,7 @@ import hashlib
 import math
 import os
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,11 @@ Published = dict[str, Tensor]
 
 def published(network: Network) -> Published:
     """Weights of the network with ImageNet's classes, each tensor with values of its own."""
+    return dict(made(network))
+
+
+@cache
+def made(network: Network) -> Published:
     generator = torch.Generator().manual_seed(3)
     state = network.build(IMAGENET).module.state_dict()
     return {

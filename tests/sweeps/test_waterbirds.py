@@ -1,0 +1,86 @@
+from collections import Counter
+
+import pytest
+
+from data_pipelines.digit_scenes import DigitScenes
+from data_pipelines.waterbirds import Waterbirds as Published
+from sweeps.waterbirds import LOGIT_BIAS, Waterbirds
+from trainables.group_training import GroupEvaluation, GroupTraining
+from trainables.result import Result
+
+
+def results(**flags) -> list[Result]:
+    """Each result once."""
+    dataset = flags.get("dataset", "digit_scenes")
+    data = DigitScenes(layout="waterbirds") if dataset == "digit_scenes" else Published(root="no")
+    return list({r.result_id: r for r in Waterbirds(**flags).results(data)}.values())
+
+
+def trainings(found: list[Result], guided: bool) -> list[GroupTraining]:
+    return [r for r in found if isinstance(r, GroupTraining) and (r.loss is not None) == guided]
+
+
+def test_seeds_and_drawings_are_crossed_and_a_baseline_serves_both_settings():
+    found = results()
+    assert len(trainings(found, guided=False)) == 2
+    assert len([r for r in found if isinstance(r, GroupEvaluation)]) == 2 * 2 * 2
+    guided = trainings(found, guided=True)
+    cells = Counter((r.attribution.layer, r.loss.name, r.setting) for r in guided)
+    assert len(cells) == 2 * 2 * 2
+    assert set(cells.values()) == {4}
+    assert {(r.seed, r.annotation_seed) for r in guided} == {(0, 0), (0, 1), (1, 0), (1, 1)}
+    assert {r.baseline.result_id for r in guided} == {
+        r.result_id for r in trainings(found, guided=False)
+    }
+
+
+def test_published_data_are_trained_on_as_in_the_paper():
+    found = results(dataset="waterbirds", data_root="no")
+    guided = trainings(found, guided=True)
+    assert len(guided) == 96
+    assert len(trainings(found, guided=False)) == 6
+    methods = {(r.network.name, r.attribution.name) for r in guided}
+    assert methods == {
+        ("resnet50", "input_x_gradient"),
+        ("xresnet50", "input_x_gradient"),
+        ("bcos_resnet50", "bcos"),
+    }
+    assert {(r.epochs, r.batch_size, r.annotated_fraction, r.crop_px) for r in guided} == {
+        (350, 64, 0.01, 224)
+    }
+    (bias,) = {r.network.logit_bias for r in guided if r.network.name == "bcos_resnet50"}
+    assert bias == LOGIT_BIAS == pytest.approx(-6.9068, abs=1e-4)
+
+
+def test_the_smoke_grid_is_small_and_of_the_reversed_setting():
+    small = Waterbirds(smoke=True).small()
+    found = list(small.results(small.data()))
+    assert len(trainings(found, guided=True)) == 2
+    assert small.data().images_train == 64
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"lambda_loc": (0.0,)}, "--lambda-loc 0: must be positive"),
+        ({"lambda_loc": ()}, "--lambda-loc needs at least one value"),
+        ({"settings": ()}, "--settings needs at least one value"),
+        ({"annotation_seeds": ()}, "--annotation-seeds needs at least one value"),
+        ({"losses": ("enrgy",)}, "unknown loss 'enrgy'; known: "),
+    ],
+)
+def test_a_bad_grid_is_refused_by_flag(flags, message):
+    with pytest.raises(ValueError, match=message):
+        results(**flags)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"dataset": "ducks"}, "unknown --dataset 'ducks'; known: digit_scenes, waterbirds"),
+        ({"dataset": "waterbirds"}, "needs --data-root, the folder that holds metadata.csv"),
+    ],
+)
+def test_bad_data_are_refused_by_flag(flags, message):
+    with pytest.raises(ValueError, match=message):
+        Waterbirds(**flags).data()
