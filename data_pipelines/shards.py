@@ -17,6 +17,7 @@ from ray.data import DataContext
 
 from data_pipelines.dataset import Dataset
 from data_pipelines.manifest import ANNOTATION_SCHEMA, Manifest
+from data_pipelines.order import WINDOWS
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +82,8 @@ def write_shard(item: dict[str, Any], table: str, folder: str) -> dict[str, Any]
     masks = [path and Path(folder, path).read_bytes() for path in rows["segmentation"].to_pylist()]
     columns = {name: rows[name] for name in COPIED} | {"image": images, "segmentation": masks}
     unfinished = f"{item['shard']}.{os.getpid()}.tmp"
-    pq.write_table(pa.table(columns, schema=SHARD_SCHEMA), unfinished)
+    content = pa.table(columns, schema=SHARD_SCHEMA)
+    pq.write_table(content, unfinished, row_group_size=WINDOWS.group_images)
     os.replace(unfinished, item["shard"])
     return {"shard": item["shard"], "images": len(rows)}
 

@@ -98,10 +98,11 @@ def batches(
     indices, targets = images.pairs()
     if not explained:
         indices, targets = indices[:0], targets[:0]
-    for start in range(0, len(images), BATCH_SIZE):
-        chosen = np.arange(start, min(start + BATCH_SIZE, len(images)))
-        pairs = np.flatnonzero((indices >= start) & (indices <= chosen[-1]))
-        yield batch_of(model, images, device, chosen, indices[pairs], targets[pairs])
+    parts = np.split(np.arange(len(images)), range(BATCH_SIZE, len(images), BATCH_SIZE))
+    with images.expecting(parts):
+        for chosen in parts:
+            pairs = np.flatnonzero((indices >= chosen[0]) & (indices <= chosen[-1]))
+            yield batch_of(model, images, device, chosen, indices[pairs], targets[pairs])
 
 
 def batch_of(

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from torch import nn
 
+from data_pipelines.order import WINDOWS
 from trainables.checkpoint import (
     TrainingState,
     load_training,
@@ -50,6 +51,9 @@ class Training(Result):
     """Images per step. 64 in the paper; its lambdas belong to it."""
     learning_rate: float = 1e-4
     """1e-4 in the paper."""
+    shuffle: Literal["all", "windows"] = "all"
+    """All images of an epoch together, or windows of neighbours: what a streamed feed can bring. By
+    either feed the same order gives the same numbers."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -97,10 +101,8 @@ class Training(Result):
             torch.manual_seed(_seed_of(trial, epoch))  # for layers that draw, such as dropout
             for group in optimizer.param_groups:
                 group["lr"] = self.rate_at(epoch)
-            losses = [
-                self._step(epoch, n, batch, step, optimizer)
-                for n, batch in self._batches(trial, epoch)
-            ]
+            with closing(self._batches(trial, epoch)) as batches:
+                losses = [self._step(epoch, n, batch, step, optimizer) for n, batch in batches]
             metrics = {
                 f"train/{name}": float(np.mean([x[name] for x in losses])) for name in losses[0]
             }
@@ -119,11 +121,17 @@ class Training(Result):
             trial.report(epoch, metrics)
         return state
 
-    def _batches(self, trial: Trial, epoch: int) -> Iterator[tuple[int, np.ndarray]]:
+    def _batches(self, trial: Trial, epoch: int) -> Generator[tuple[int, np.ndarray], None, None]:
         """Shuffled batches of image indices; the order is a function of (seed, epoch)."""
-        order = trial.generator(SHUFFLE, epoch).permutation(len(trial.images("train")))
-        for n, start in enumerate(range(0, len(order), self.batch_size), 1):
-            yield n, order[start : start + self.batch_size]
+        images, random = trial.images("train"), trial.generator(SHUFFLE, epoch)
+        if self.shuffle == "windows":
+            order = WINDOWS.shuffled(images.rows, random)
+        else:
+            order = random.permutation(len(images))
+        starts = range(0, len(order), self.batch_size)
+        batches = [order[start : start + self.batch_size] for start in starts]
+        with images.expecting(batches):
+            yield from enumerate(batches, 1)
 
     def _step(
         self,

@@ -30,7 +30,7 @@ class Feed(Protocol):
     """One decoded split, wherever it lies."""
 
     def load(self) -> ImageSet:
-        """The images, without a copy where the feed allows."""
+        """The images, without a copy where the feed allows; a streamed set is the caller's own."""
         ...
 
 
@@ -60,11 +60,15 @@ class Trial:
         self.result, self.storage, self._feeds, self._emit = result, storage, feeds, emit
         self.folder = storage / result.result_id
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._loaded: dict[FeedKey, ImageSet] = {}
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def images(self, split: str) -> ImageSet:
-        """A split of the result's dataset at its size."""
-        return self._feeds[feed_key(self.result, split)].load()
+        """A split of the result's dataset at its size; the same object each time."""
+        key = feed_key(self.result, split)
+        if key not in self._loaded:
+            self._loaded[key] = self._feeds[key].load()
+        return self._loaded[key]
 
     def report(self, step: int, metrics: Mapping[str, float]) -> None:
         """Log metrics of one step, but for undefined ones: their defined fraction says so."""
