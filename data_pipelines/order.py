@@ -22,9 +22,7 @@ class Windows:
     """Of a window: 2048 images, 230 MB of ImageNet. Its published rows are sorted by class, so a
     window draws from 128 places of the split."""
 
-    def shuffled(
-        self, rows: NDArray[np.int64], random: np.random.Generator
-    ) -> NDArray[np.int64]:
+    def shuffled(self, rows: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.int64]:
         """Every image once: the groups in any order, then the images of each window in any order.
 
         A reader needs one window at a time: its memory does not grow with the images.
@@ -41,10 +39,12 @@ class Windows:
         """
         if (np.diff(rows) <= 0).any():
             raise ValueError("rows must ascend: groups are made of neighbours in the manifest")
-        starts = np.flatnonzero(np.diff(rows // self.group_images, prepend=-1))
-        groups = np.split(np.arange(len(rows)), starts[1:])
+        begins = np.flatnonzero(np.diff(rows // self.group_images, prepend=-1))
+        groups = np.split(np.arange(len(rows)), begins[1:])
         mixed = [groups[group] for group in random.permutation(len(groups))]
-        windows = [mixed[start : start + self.groups] for start in range(0, len(mixed), self.groups)]
+        windows = [
+            mixed[start : start + self.groups] for start in range(0, len(mixed), self.groups)
+        ]
         return np.concatenate([random.permutation(np.concatenate(window)) for window in windows])
 
     def of(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:

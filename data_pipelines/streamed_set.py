@@ -31,7 +31,7 @@ BLOCK_BYTES = 8 * 2**20
 READ_AHEAD_BLOCKS = 8
 """Blocks, beyond two for each CPU, that may wait for the trial in the object store."""
 READER_THREADS = 8
-"""Shards that a task reads at once: on an object store the way there takes longer than the bytes."""
+"""Shards that a task reads at once: an object store takes longer to answer than to send."""
 
 
 @dataclass(frozen=True)
@@ -153,11 +153,11 @@ class Stream:
         """Place of each image of the current batch."""
         self.pixels = np.empty((0, images.size_px, images.size_px, 3), dtype=np.uint8)
         self.next = 0
-        self.delivered: Iterator[dict[str, NDArray[Any]]] | None = None
+        self.delivered: Any = None
         self.rest: list[tuple[list[str], list[str], NDArray[np.uint8]]] = []
 
     def advance(self, wanted: NDArray[np.int64]) -> bool:
-        """Whether the images are of the current batch, or of the next one, which is then fetched."""
+        """Whether the images are of the current batch, or of the next, which is then fetched."""
         asked = set(wanted.tolist())
         if asked <= self.held.keys():
             return True
@@ -196,7 +196,7 @@ class Stream:
         self.set.check(batch, ids, errors)
         return np.concatenate(parts)
 
-    def execute(self) -> Iterator[dict[str, NDArray[Any]]]:
+    def execute(self) -> Any:
         """Read and decode window after window in tasks of one CPU each, in order, block by block.
 
         Memory, whatever the number of images: for each CPU the bytes of a window and two blocks,
@@ -213,23 +213,21 @@ class Stream:
         items = [{"rows": window.tolist()} for window in windows]
         count = max(1, BLOCK_BYTES // (3 * streamed.size_px**2))
         read = partial(read_window, shards=streamed.shards, size_px=streamed.size_px, count=count)
-        return iter(
-            ray.data.from_items(items, override_num_blocks=len(items))
-            .map_batches(
-                read,
-                batch_size=1,
-                batch_format="pyarrow",
-                num_cpus=1,
-                concurrency=min(streamed.cpus, len(items)),
-            )
-            .iter_batches(batch_size=None, prefetch_batches=1)
+        decoded = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+            read,
+            batch_size=1,
+            batch_format="pyarrow",
+            num_cpus=1,
+            concurrency=min(streamed.cpus, len(items)),
         )
+        blocks: Any = decoded.iter_batches(batch_size=None, prefetch_batches=1)
+        return iter(blocks)
 
     def close(self) -> None:
         """End the execution, also where batches are left."""
-        delivered, self.delivered = self.delivered, None
-        if hasattr(delivered, "close"):
-            delivered.close()
+        if self.delivered is not None:
+            self.delivered.close()
+            self.delivered = None
 
 
 def read_window(

@@ -6,14 +6,15 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 
+from data_pipelines.configuration import Configuration, annotated_fields, holds_configuration
 from data_pipelines.order import WINDOWS
 from trainables.checkpoint import (
     TrainingState,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 SHUFFLE, TARGETS, DELETED = 1, 2, 3
 """Streams of random numbers: (seed, stream, epoch)."""
 
+ConfigurationT = TypeVar("ConfigurationT", bound=Configuration)
 Losses = dict[str, float]
 Step = Callable[[int, np.ndarray], Losses]
 """Takes the epoch and the indices of a batch, updates gradients, returns its losses by name."""
@@ -152,6 +154,18 @@ class Training(Result):
                 )
         optimizer.step()
         return losses
+
+
+def in_every_training(configuration: ConfigurationT, **values: Any) -> ConfigurationT:
+    """The configuration with these fields set in itself and in all it holds that are trainings."""
+    changed: dict[str, Any] = dict(values) if isinstance(configuration, Training) else {}
+    for f, _ in annotated_fields(type(configuration)):
+        value = getattr(configuration, f.name)
+        if isinstance(value, Configuration):
+            changed[f.name] = in_every_training(value, **values)
+        elif holds_configuration(value):
+            changed[f.name] = tuple(in_every_training(one, **values) for one in value)
+    return replace(configuration, **changed) if changed else configuration
 
 
 @contextmanager

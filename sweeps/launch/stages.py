@@ -18,7 +18,7 @@ from ray.tune.experiment import Trial as TuneTrial
 
 from data_pipelines.dataset import Dataset
 from data_pipelines.manifest import Manifest
-from data_pipelines.streaming import ResidentSplit
+from sweeps.launch.cluster import Fed
 from sweeps.launch.plan import Plan
 from sweeps.launch.progress import Progress
 from sweeps.launch.sweep import Sweep
@@ -29,7 +29,7 @@ from trainables.source import source_fingerprint
 from trainables.streamed_evaluation import READER_CPUS, stream
 from trainables.tracking import Tracking
 from trainables.training import Training
-from trainables.trial import FeedKey, tune_trial
+from trainables.trial import tune_trial
 
 MAX_DEATHS = 2
 """How often a trial whose process died is started again."""
@@ -149,7 +149,7 @@ def run_stages(
     storage: Path,
     dataset: Dataset,
     manifest: Manifest,
-    feeds: Mapping[FeedKey, ResidentSplit],
+    fed: Fed,
     tracking: Tracking,
     events: Events,
     elsewhere: Mapping[str, Result],
@@ -162,7 +162,7 @@ def run_stages(
         storage: folder of checkpoints and weights.
         dataset: with its files.
         manifest: of the dataset.
-        feeds: decoded splits.
+        fed: what the trials read.
         tracking: where runs are written.
         events: takes what the trials tell.
         elsewhere: results that another live launch is computing; waited for where they are needed.
@@ -190,7 +190,7 @@ def run_stages(
         streamed = [b for b in bundles if b[0].streamed]
         trials = [b for b in bundles if b not in streamed]
         if trials:
-            fit(trials, sweep, storage, feeds, events)
+            fit(trials, sweep, storage, fed, events)
         for bundle in streamed:
             score(bundle, sweep, storage, dataset, manifest, events)
         died = f"the worker process died {MAX_DEATHS + 1} times; it may have run out of memory"
@@ -204,7 +204,7 @@ def fit(
     bundles: list[list[Result]],
     sweep: Sweep,
     storage: Path,
-    feeds: Mapping[FeedKey, ResidentSplit],
+    fed: Fed,
     events: Events,
 ) -> None:
     """One stage as Tune trials: a function trainable on reused workers, a bundle each.
@@ -212,7 +212,7 @@ def fit(
     Tune's own folder is scratch under a unique name: what counts lies in the storage by result id.
     """
     trainable = tune.with_parameters(
-        tune_trial, feeds=dict(feeds), storage=str(storage), source=source_fingerprint()
+        tune_trial, feeds=dict(fed.feeds), storage=str(storage), source=source_fingerprint()
     )
     resources = {"cpu": max(r.threads for b in bundles for r in b), "gpu": sweep.gpus_per_trial}
     name = uuid.uuid4().hex
@@ -221,7 +221,7 @@ def fit(
         param_space={"bundle": tune.grid_search(bundles)},
         tune_config=tune.TuneConfig(
             reuse_actors=True,
-            max_concurrent_trials=sweep.max_concurrent or None,
+            max_concurrent_trials=fed.max_concurrent or None,
             trial_dirname_creator=lambda trial: trial.trial_id,  # a configuration is no folder name
         ),
         run_config=tune.RunConfig(

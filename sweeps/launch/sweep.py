@@ -7,13 +7,14 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 from platformdirs import user_data_path
 
 from data_pipelines.configuration import import_file
 from data_pipelines.dataset import Dataset
 from trainables.result import Result
+from trainables.training import in_every_training
 
 HOME = user_data_path("attribution-sweeps")
 """Where everything lies that no flag places elsewhere."""
@@ -54,6 +55,12 @@ class Sweep:
     """GPUs of a trial: 0, a whole number, or 1/k to share one."""
     max_concurrent: int = 0
     """Trials at once; 0 for as many as fit."""
+    feed: Literal["auto", "resident", "streamed"] = "auto"
+    """How trials get their images: decoded once for all, in memory (resident), or a stream for each
+    trial (streamed). auto: resident where they fit."""
+    shuffle: Literal["auto", "all", "windows"] = "auto"
+    """What is shuffled in an epoch: all images, or windows of 2048, which can be streamed; part of
+    the results' identity, as the feed is not. auto: windows with --feed streamed, else all."""
     seeds: tuple[int, ...] = ()
     """Every result once for each. Empty: the dataset's own, three on the sample, else one."""
     resume: bool = True
@@ -80,6 +87,24 @@ class Sweep:
     @abstractmethod
     def report(self, folder: Path, result_ids: list[str]) -> Findings:
         """What the finished runs say; files go to the folder."""
+
+    def asked(self, data: Dataset) -> list[Result]:
+        """The results, with trainings that the feed can serve.
+
+        Raises:
+            ValueError: a stream is asked to shuffle all images.
+        """
+        values = {}
+        if self.shuffle != "auto":
+            values["shuffle"] = self.shuffle
+        elif self.feed == "streamed":
+            values["shuffle"] = "windows"
+        if self.feed == "streamed" and self.shuffle == "all":
+            raise ValueError(
+                "--feed streamed --shuffle all: a stream brings windows of neighbours; leave "
+                "--shuffle out, or take --feed resident"
+            )
+        return [in_every_training(result, **values) for result in self.results(data)]
 
     def notes(self) -> list[str]:
         """Lines worth knowing before it starts, such as rescaled weights."""

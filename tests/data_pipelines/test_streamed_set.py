@@ -76,12 +76,8 @@ def test_damage_is_looked_for_once(images, damaged):
     assert streamed(*damaged, "train", SIZE_PX).images_decoded == 0
 
 
-def test_an_order_that_no_stream_can_bring_is_refused(images):
+def test_an_order_that_no_stream_can_bring_is_refused(images, monkeypatch):
     shuffled = np.random.default_rng(0).permutation(len(images))
-    with (
-        images.expecting([shuffled]),
-        pytest.raises(ValueError, match='shuffle = "windows"'),
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        patch.setattr(streamed_set, "WINDOWS", Windows(group_images=20, groups=1))
+    monkeypatch.setattr(streamed_set, "WINDOWS", Windows(group_images=20, groups=1))
+    with images.expecting([shuffled]), pytest.raises(ValueError, match='shuffle = "windows"'):
         images.images(shuffled)
