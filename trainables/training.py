@@ -25,6 +25,7 @@ from trainables.checkpoint import (
 )
 from trainables.models.network import Model
 from trainables.result import Result
+from trainables.team import Dismissed
 from trainables.trial import DivergedError, Trial
 
 if TYPE_CHECKING:
@@ -56,14 +57,21 @@ class Training(Result):
     shuffle: Literal["all", "windows"] = "all"
     """All images of an epoch together, or windows of neighbours: what a streamed feed can bring. By
     either feed the same order gives the same numbers."""
+    workers: int = 1
+    """Processes that take their shares of each batch; batch statistics are those of a share."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("epochs", "batch_size", "learning_rate"):
+        for name in ("epochs", "batch_size", "learning_rate", "workers"):
             if getattr(self, name) <= 0:
                 raise ValueError(
                     f"{type(self).__name__}.{name} = {getattr(self, name)}: must be positive"
                 )
+        if self.workers > self.batch_size:
+            raise ValueError(
+                f"{type(self).__name__}.workers = {self.workers}: each needs an image of a batch, "
+                f"and there are {self.batch_size}"
+            )
 
     @property
     @abstractmethod
@@ -89,10 +97,12 @@ class Training(Result):
 
         Checkpoint first, then log: an epoch that was logged is never computed again, and an epoch
         that was
-        computed but not logged is logged from the checkpoint.
+        computed but not logged is logged from the checkpoint. Of several workers each takes its
+        share of the batches; the first evaluates and writes, and returns alone.
 
         Raises:
             DivergedError: a loss is no number; names epoch and step.
+            Dismissed: this worker is not the first, and the training is over.
         """
         optimizer = self.optimizer(model.module)
         path = trial.folder / "checkpoint.safetensors"
@@ -104,7 +114,11 @@ class Training(Result):
             for group in optimizer.param_groups:
                 group["lr"] = self.rate_at(epoch)
             with closing(self._batches(trial, epoch)) as batches:
-                losses = [self._step(epoch, n, batch, step, optimizer) for n, batch in batches]
+                losses = [
+                    self._step(trial, epoch, n, batch, step, optimizer) for n, batch in batches
+                ]
+            if not trial.team.leads:
+                continue
             metrics = {
                 f"train/{name}": float(np.mean([x[name] for x in losses])) for name in losses[0]
             }
@@ -121,22 +135,30 @@ class Training(Result):
             for e in unkept:
                 weights_path(trial.folder, int(e)).unlink(missing_ok=True)
             trial.report(epoch, metrics)
+        if not trial.team.leads:
+            raise Dismissed
         return state
 
     def _batches(self, trial: Trial, epoch: int) -> Generator[tuple[int, np.ndarray], None, None]:
-        """Shuffled batches of image indices; the order is a function of (seed, epoch)."""
+        """Shuffled batches of image indices; the order is a function of (seed, epoch).
+
+        Where the last has too few images for all workers, they join the batch before.
+        """
         images, random = trial.images("train"), trial.generator(SHUFFLE, epoch)
         if self.shuffle == "windows":
             order = WINDOWS.shuffled(images.rows, random)
         else:
             order = random.permutation(len(images))
-        starts = range(0, len(order), self.batch_size)
-        batches = [order[start : start + self.batch_size] for start in starts]
-        with images.expecting(batches):
+        starts = list(range(0, len(order), self.batch_size))
+        if len(starts) > 1 and len(order) - starts[-1] < self.workers:
+            del starts[-1]
+        batches = np.split(order, starts[1:])
+        with images.expecting([trial.team.share_of(batch) for batch in batches]):
             yield from enumerate(batches, 1)
 
     def _step(
         self,
+        trial: Trial,
         epoch: int,
         number: int,
         batch: np.ndarray,
@@ -144,8 +166,12 @@ class Training(Result):
         optimizer: torch.optim.Optimizer,
     ) -> Losses:
         optimizer.zero_grad(set_to_none=True)
+        mine = trial.team.share_of(batch)
+        trial.share = len(mine) / len(batch)
         with _located(f"epoch {epoch}, step {number}"):
-            losses = step(epoch, batch)
+            losses = step(epoch, mine)
+        weights = [p for group in optimizer.param_groups for p in group["params"]]
+        losses = trial.team.sum_up(weights, losses, trial.share)
         for name, value in losses.items():
             if not math.isfinite(value):
                 raise DivergedError(
@@ -178,7 +204,9 @@ def _located(place: str) -> Iterator[None]:
 
 
 def _seed_of(trial: Trial, epoch: int) -> int:
-    return int(trial.generator(0, epoch).integers(2**62))
+    """Another one for each worker, but the first has that of a training by one."""
+    rank = (trial.team.rank,) if trial.team.rank else ()
+    return int(trial.generator(0, epoch, *rank).integers(2**62))
 
 
 def weights_path(folder: Path, epoch: int) -> Path:

@@ -95,30 +95,38 @@ def check_room(
         raise ValueError(
             f"--max-concurrent {sweep.max_concurrent}: expected 0 (as many as fit) or more"
         )
-    trials = max(1, sweep.max_concurrent)
+    if sweep.workers_per_trial < 0 or (share and 0 < sweep.workers_per_trial != sweep.workers):
+        raise ValueError(
+            f"--workers-per-trial {sweep.workers_per_trial} --gpus-per-trial {share:g}: expected 0 "
+            "or more, and with GPUs none or as many as them"
+        )
+    trials, workers = max(1, sweep.max_concurrent), sweep.workers
     data = DATA_CPUS if streaming or sweep.feed == "streamed" else 0
-    for what, each, extra, have in (("CPU", threads, data, cpus), ("GPU", share, 0, gpus)):
-        if trials * (each + extra) > have + 1e-6:
+    rows = (("CPU", threads, data, cpus), ("GPU", share / workers, 0, gpus))
+    for what, each, extra, have in rows:
+        if trials * workers * (each + extra) > have + 1e-6:
             one = f"({each:g} + {extra} for its Data execution)" if extra else f"{each:g}"
+            one = f"{workers} workers x {one}" if workers > 1 else one
             rest = ", or take --feed resident" if extra else ""
             raise ValueError(
                 f"the grid cannot be scheduled: {trials} trial(s) x {one} {what} = "
-                f"{trials * (each + extra):g} {what}, and there are {have:g}; lower "
+                f"{trials * workers * (each + extra):g} {what}, and there are {have:g}; lower "
                 f"--max-concurrent, --gpus-per-trial or the threads{rest}"
             )
 
 
 def room_for_streams(sweep: Sweep, threads: int, cpus: float, gpus: float) -> tuple[int, int]:
-    """Trials at once where each owns a Data execution, and the CPUs that each execution may use.
+    """Trials at once where each worker owns a Data execution, and the CPUs that one may use.
 
     Raises:
         ValueError: there is no room for one, or for ``--max-concurrent``.
     """
     check_room(sweep, threads, cpus, gpus, streaming=True)
-    trials = sweep.max_concurrent or int(cpus / (threads + DATA_CPUS) + 1e-6)
+    workers = sweep.workers
+    trials = sweep.max_concurrent or int(cpus / (workers * (threads + DATA_CPUS)) + 1e-6)
     if sweep.gpus_per_trial:
         trials = min(trials, int(gpus / sweep.gpus_per_trial + 1e-6))
-    return trials, int(cpus / trials - threads + 1e-6)
+    return trials, int(cpus / (trials * workers) - threads + 1e-6)
 
 
 def local_resources() -> tuple[float, float]:
@@ -249,13 +257,17 @@ def feeds_for(
         asked = "" if sweep.feed == "auto" else f" (--feed {sweep.feed})"
         lines.append(f"{arithmetic}: {how} feed{asked}")
     trials, data_cpus = sweep.max_concurrent, 0
+    threads = max((result.threads for result in readers), default=1)
+    if sweep.workers > 1 and not trials:  # Tune sees nothing of what the workers take
+        trials = int(cpus / (sweep.workers * threads))
+        if sweep.gpus_per_trial:
+            trials = min(trials, int(gpus / sweep.gpus_per_trial))
     if streams:
         refuse_shuffled(readers, streams, lines)
-        threads = max(result.threads for result in readers)
         trials, data_cpus = room_for_streams(sweep, threads, cpus, gpus)
         lines.append(
-            f"{trials} trial(s) at once x ({threads} + {data_cpus} for its Data execution) of "
-            f"{cpus:g} CPU"
+            f"{trials} trial(s) at once x {sweep.workers} worker(s) x ({threads} + {data_cpus} for "
+            f"its Data execution) of {cpus:g} CPU"
         )
     feeds: dict[FeedKey, ResidentSplit | StreamedSplit] = {}
     for key, size_px in keys.items():

@@ -34,6 +34,8 @@ from trainables.trial import tune_trial
 MAX_DEATHS = 2
 """How often a trial whose process died is started again."""
 POLL_S = 2.0
+WAITING_BYTES = 2**28
+"""Memory that a trial asks for while its workers work: Ray places nothing that asks for nothing."""
 
 
 class Events(tune.Callback):
@@ -189,8 +191,12 @@ def run_stages(
                 bundles.append(ready)
         streamed = [b for b in bundles if b[0].streamed]
         trials = [b for b in bundles if b not in streamed]
-        if trials:
-            fit(trials, sweep, storage, fed, events)
+        together = [b for b in trials if any(isinstance(r, Training) and r.workers > 1 for r in b)]
+        if together:
+            fit(together, sweep, storage, fed, events, sweep.workers)
+        if len(together) < len(trials):
+            alone = [b for b in trials if b not in together]
+            fit(alone, sweep, storage, fed, events)
         for bundle in streamed:
             score(bundle, sweep, storage, dataset, manifest, events)
         died = f"the worker process died {MAX_DEATHS + 1} times; it may have run out of memory"
@@ -206,15 +212,28 @@ def fit(
     storage: Path,
     fed: Fed,
     events: Events,
+    workers: int = 1,
 ) -> None:
     """One stage as Tune trials: a function trainable on reused workers, a bundle each.
+
+    Where a trial has several workers, it only waits for them and needs no CPU itself.
 
     Tune's own folder is scratch under a unique name: what counts lies in the storage by result id.
     """
     trainable = tune.with_parameters(
-        tune_trial, feeds=dict(fed.feeds), storage=str(storage), source=source_fingerprint()
+        tune_trial,
+        feeds=dict(fed.feeds),
+        storage=str(storage),
+        source=source_fingerprint(),
+        workers=workers,
+        gpus=int(sweep.gpus_per_trial > 0),
     )
-    resources = {"cpu": max(r.threads for b in bundles for r in b), "gpu": sweep.gpus_per_trial}
+    resources = {
+        "cpu": max(r.threads for b in bundles for r in b),
+        "gpu": min(sweep.gpus_per_trial, 1.0),
+    }
+    if workers > 1:
+        resources = {"cpu": 0, "memory": WAITING_BYTES}
     name = uuid.uuid4().hex
     tuner = tune.Tuner(
         tune.with_resources(trainable, resources),

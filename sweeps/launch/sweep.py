@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from platformdirs import user_data_path
 
@@ -52,7 +52,10 @@ class Sweep:
     data_root: str = ""
     """Folder that holds the dataset as published; the generated sample needs none."""
     gpus_per_trial: float = 0.0
-    """GPUs of a trial: 0, a whole number, or 1/k to share one."""
+    """GPUs of a trial: 0, a whole number, or 1/k to share one. More than one: as many workers, each
+    with a GPU and its share of every batch (other results: batch statistics are a worker's)."""
+    workers_per_trial: int = 0
+    """Workers of a training without GPUs, each with its share of every batch; 0 for one."""
     max_concurrent: int = 0
     """Trials at once; 0 for as many as fit."""
     feed: Literal["auto", "resident", "streamed"] = "auto"
@@ -88,13 +91,18 @@ class Sweep:
     def report(self, folder: Path, result_ids: list[str]) -> Findings:
         """What the finished runs say; files go to the folder."""
 
+    @property
+    def workers(self) -> int:
+        """Of a trial that trains."""
+        return max(1, self.workers_per_trial, int(self.gpus_per_trial))
+
     def asked(self, data: Dataset) -> list[Result]:
-        """The results, with trainings that the feed can serve.
+        """The results, with trainings that the feed can serve and the workers share.
 
         Raises:
             ValueError: a stream is asked to shuffle all images.
         """
-        values = {}
+        values: dict[str, Any] = {"workers": self.workers} if self.workers > 1 else {}
         if self.shuffle != "auto":
             values["shuffle"] = self.shuffle
         elif self.feed == "streamed":
