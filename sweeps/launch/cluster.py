@@ -95,7 +95,9 @@ def check_room(
         raise ValueError(
             f"--max-concurrent {sweep.max_concurrent}: expected 0 (as many as fit) or more"
         )
-    if sweep.workers_per_trial < 0 or (share and 0 < sweep.workers_per_trial != sweep.workers):
+    if sweep.workers_per_trial < 0 or (
+        share and sweep.workers_per_trial not in (0, max(1, int(share)))
+    ):
         raise ValueError(
             f"--workers-per-trial {sweep.workers_per_trial} --gpus-per-trial {share:g}: expected 0 "
             "or more, and with GPUs none or as many as them"
