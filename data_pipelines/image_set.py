@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -66,6 +67,13 @@ class ImageSet:
                 0, 3, 1, 2
             )
         return pictures
+
+    def expecting(self, batches: Sequence[NDArray[np.int64]]) -> AbstractContextManager[None]:
+        """Announce the batches that will be asked for, in their order.
+
+        A resident set has them all; a streamed one brings them, and only so is it fast.
+        """
+        return nullcontext()
 
     def positives(self, index: int) -> NDArray[np.int64]:
         """Classes that are present in an image, ascending."""

@@ -106,7 +106,9 @@ class Imagenet(Dataset):
             names = [o.class_name for o in annotation.objects]
             unknown = [name for name in names if name not in label_of]
             if unknown or not (synset or names):
-                raise ValueError(f"<object/name> is {names}: expected synsets of the class folders: {xml}")
+                raise ValueError(
+                    f"<object/name> is {names}: expected synsets of the class folders: {xml}"
+                )
             synset = synset or names[0]
             boxes = [(label_of[synset], *o.corners, 0) for o in annotation.objects]
         else:

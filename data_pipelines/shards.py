@@ -21,6 +21,7 @@ from data_pipelines.class_map import PUBLISHED, drawn_png
 from data_pipelines.dataset import Dataset
 from data_pipelines.location import is_local, location, names_in, read_each, reason, write_whole
 from data_pipelines.manifest import Manifest
+from data_pipelines.order import WINDOWS
 from data_pipelines.row import ANNOTATION_SCHEMA, files_of, sha256
 from data_pipelines.transforms import damage
 
@@ -182,6 +183,7 @@ def parquet_bytes(table: pa.Table) -> bytes:
     pq.write_table(
         table,
         sink,
+        row_group_size=WINDOWS.group_images,
         use_dictionary=["image_id"],
         compression={name: "SNAPPY" if name in small else "NONE" for name in SHARD_SCHEMA.names},
         write_statistics=["image_id"],

@@ -138,18 +138,17 @@ def fits_object_store(where: str, images: int, size_px: int, store_bytes: int) -
         size_px: side of the decoded images.
         store_bytes: object store of the cluster.
     """
+    fits, arithmetic = store_arithmetic(where, images, size_px, store_bytes)
+    logger.info("%s: %s", arithmetic, "resident feed" if fits else "no resident feed")
+    return fits
+
+
+def store_arithmetic(where: str, images: int, size_px: int, store_bytes: int) -> tuple[bool, str]:
+    """Whether a decoded split fits, and why; arguments as ``fits_object_store``."""
     # Twice: Ray Data's blocks, and the plain arrays that are made of them.
     needed, allowed = 2 * images * size_px * size_px * 3, STORE_FRACTION * store_bytes
     fits = needed <= allowed
-    logger.info(
-        "%s: 2 x %d images x %d x %d x 3 B = %.1f MiB, %s %.1f MiB allowed: %s",
-        where,
-        images,
-        size_px,
-        size_px,
-        needed / 2**20,
-        "within" if fits else "over",
-        allowed / 2**20,
-        "resident feed" if fits else "no resident feed",
+    return fits, (
+        f"{where}: 2 x {images} images x {size_px} x {size_px} x 3 B = {needed / 2**20:.1f} MiB, "
+        f"{'within' if fits else 'over'} {allowed / 2**20:.1f} MiB allowed"
     )
-    return fits

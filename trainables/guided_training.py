@@ -202,7 +202,7 @@ class GuidedTraining(Training):
                 used,
                 self.attribution,
                 self.loss,
-                self.lambda_loc * self.lambda_scale,
+                self.lambda_loc * self.lambda_scale / trial.share,  # a sum over the images
             )
             return {
                 "loss": classification,

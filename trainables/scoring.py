@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from data_pipelines.image_set import ImageSet
@@ -20,6 +21,8 @@ from trainables.passes import Passes
 
 BATCH_SIZE = 64
 """Images per evaluation batch: bounds memory only, in eval mode no score depends on it."""
+RUN_IMAGES = 1024
+"""Neighbours of a split among which images of equally many classes are put together."""
 
 
 @dataclass
@@ -64,8 +67,9 @@ def score(
     indices, targets = images.pairs()
     logits, order = [], []
     table = np.full((len(indices), len(protocols)), np.nan)
-    with evaluating(model.module):
-        for chosen, pairs in chunks(images, explained=attribution is not None):
+    parts = chunks(images, explained=attribution is not None)
+    with evaluating(model.module), images.expecting([chosen for chosen, _ in parts]):
+        for chosen, pairs in parts:
             batch = batch_of(model, images, device, chosen, indices[pairs], targets[pairs])
             with Passes(model, batch) as passes:
                 if attribution is not None and len(batch.targets):
@@ -99,19 +103,24 @@ def score(
     return result
 
 
-def chunks(images: ImageSet, *, explained: bool = True) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Images of a batch, ascending, and which of ``images.pairs()`` are theirs.
+def chunks(
+    images: ImageSet, *, explained: bool = True
+) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Images of each batch, ascending, and which of ``images.pairs()`` are theirs.
 
-    Images of equally many classes go together, those of fewest first; or all in order, without any
-    pair, if no map is asked for.
+    Images of equally many classes go together, within runs of RUN_IMAGES neighbours: a streamed set
+    brings these at one time. All go in order, without any pair, if no map is asked for.
     """
     indices, _ = images.pairs()
     counts = np.bincount(indices, minlength=len(images)) * explained
-    for count in np.unique(counts):
-        alike = np.flatnonzero(counts == count)
-        for start in range(0, len(alike), BATCH_SIZE):
-            chosen = alike[start : start + BATCH_SIZE]
-            yield chosen, np.flatnonzero(np.isin(indices, chosen) & explained)
+    found = []
+    for run in np.split(np.arange(len(images)), range(RUN_IMAGES, len(images), RUN_IMAGES)):
+        for count in np.unique(counts[run]):
+            alike = run[counts[run] == count]
+            for start in range(0, len(alike), BATCH_SIZE):
+                chosen = alike[start : start + BATCH_SIZE]
+                found.append((chosen, np.flatnonzero(np.isin(indices, chosen) & explained)))
+    return found
 
 
 def batches(
@@ -121,10 +130,11 @@ def batches(
     indices, targets = images.pairs()
     if not explained:
         indices, targets = indices[:0], targets[:0]
-    for start in range(0, len(images), BATCH_SIZE):
-        chosen = np.arange(start, min(start + BATCH_SIZE, len(images)))
-        pairs = np.flatnonzero((indices >= start) & (indices <= chosen[-1]))
-        yield batch_of(model, images, device, chosen, indices[pairs], targets[pairs])
+    parts = np.split(np.arange(len(images)), range(BATCH_SIZE, len(images), BATCH_SIZE))
+    with images.expecting(parts):
+        for chosen in parts:
+            pairs = np.flatnonzero((indices >= chosen[0]) & (indices <= chosen[-1]))
+            yield batch_of(model, images, device, chosen, indices[pairs], targets[pairs])
 
 
 def batch_of(

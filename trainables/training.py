@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 
+from data_pipelines.configuration import Configuration, annotated_fields, holds_configuration
+from data_pipelines.order import WINDOWS
 from trainables.checkpoint import (
     TrainingState,
     load_training,
@@ -23,6 +25,7 @@ from trainables.checkpoint import (
 )
 from trainables.models.network import Model
 from trainables.result import Result
+from trainables.team import Dismissed
 from trainables.trial import DivergedError, Trial
 
 if TYPE_CHECKING:
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 SHUFFLE, TARGETS, DELETED = 1, 2, 3
 """Streams of random numbers: (seed, stream, epoch)."""
 
+ConfigurationT = TypeVar("ConfigurationT", bound=Configuration)
 Losses = dict[str, float]
 Step = Callable[[int, np.ndarray], Losses]
 """Takes the epoch and the indices of a batch, updates gradients, returns its losses by name."""
@@ -50,14 +54,24 @@ class Training(Result):
     """Images per step. 64 in the paper; its lambdas belong to it."""
     learning_rate: float = 1e-4
     """1e-4 in the paper."""
+    shuffle: Literal["all", "windows"] = "all"
+    """All images of an epoch together, or windows of neighbours: what a streamed feed can bring. By
+    either feed the same order gives the same numbers."""
+    workers: int = 1
+    """Processes that take their shares of each batch; batch statistics are those of a share."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("epochs", "batch_size", "learning_rate"):
+        for name in ("epochs", "batch_size", "learning_rate", "workers"):
             if getattr(self, name) <= 0:
                 raise ValueError(
                     f"{type(self).__name__}.{name} = {getattr(self, name)}: must be positive"
                 )
+        if self.workers > self.batch_size:
+            raise ValueError(
+                f"{type(self).__name__}.workers = {self.workers}: each needs an image of a batch, "
+                f"and there are {self.batch_size}"
+            )
 
     @property
     @abstractmethod
@@ -83,10 +97,12 @@ class Training(Result):
 
         Checkpoint first, then log: an epoch that was logged is never computed again, and an epoch
         that was
-        computed but not logged is logged from the checkpoint.
+        computed but not logged is logged from the checkpoint. Of several workers each takes its
+        share of the batches; the first evaluates and writes, and returns alone.
 
         Raises:
             DivergedError: a loss is no number; names epoch and step.
+            Dismissed: this worker is not the first, and the training is over.
         """
         optimizer = self.optimizer(model.module)
         path = trial.folder / "checkpoint.safetensors"
@@ -97,10 +113,12 @@ class Training(Result):
             torch.manual_seed(_seed_of(trial, epoch))  # for layers that draw, such as dropout
             for group in optimizer.param_groups:
                 group["lr"] = self.rate_at(epoch)
-            losses = [
-                self._step(epoch, n, batch, step, optimizer)
-                for n, batch in self._batches(trial, epoch)
-            ]
+            with closing(self._batches(trial, epoch)) as batches:
+                losses = [
+                    self._step(trial, epoch, n, batch, step, optimizer) for n, batch in batches
+                ]
+            if not trial.team.leads:
+                continue
             metrics = {
                 f"train/{name}": float(np.mean([x[name] for x in losses])) for name in losses[0]
             }
@@ -117,16 +135,30 @@ class Training(Result):
             for e in unkept:
                 weights_path(trial.folder, int(e)).unlink(missing_ok=True)
             trial.report(epoch, metrics)
+        if not trial.team.leads:
+            raise Dismissed
         return state
 
-    def _batches(self, trial: Trial, epoch: int) -> Iterator[tuple[int, np.ndarray]]:
-        """Shuffled batches of image indices; the order is a function of (seed, epoch)."""
-        order = trial.generator(SHUFFLE, epoch).permutation(len(trial.images("train")))
-        for n, start in enumerate(range(0, len(order), self.batch_size), 1):
-            yield n, order[start : start + self.batch_size]
+    def _batches(self, trial: Trial, epoch: int) -> Generator[tuple[int, np.ndarray], None, None]:
+        """Shuffled batches of image indices; the order is a function of (seed, epoch).
+
+        Where the last has too few images for all workers, they join the batch before.
+        """
+        images, random = trial.images("train"), trial.generator(SHUFFLE, epoch)
+        if self.shuffle == "windows":
+            order = WINDOWS.shuffled(images.rows, random)
+        else:
+            order = random.permutation(len(images))
+        starts = list(range(0, len(order), self.batch_size))
+        if len(starts) > 1 and len(order) - starts[-1] < self.workers:
+            del starts[-1]
+        batches = np.split(order, starts[1:])
+        with images.expecting([trial.team.share_of(batch) for batch in batches]):
+            yield from enumerate(batches, 1)
 
     def _step(
         self,
+        trial: Trial,
         epoch: int,
         number: int,
         batch: np.ndarray,
@@ -134,8 +166,12 @@ class Training(Result):
         optimizer: torch.optim.Optimizer,
     ) -> Losses:
         optimizer.zero_grad(set_to_none=True)
+        mine = trial.team.share_of(batch)
+        trial.share = len(mine) / len(batch)
         with _located(f"epoch {epoch}, step {number}"):
-            losses = step(epoch, batch)
+            losses = step(epoch, mine)
+        weights = [p for group in optimizer.param_groups for p in group["params"]]
+        losses = trial.team.sum_up(weights, losses, trial.share)
         for name, value in losses.items():
             if not math.isfinite(value):
                 raise DivergedError(
@@ -144,6 +180,18 @@ class Training(Result):
                 )
         optimizer.step()
         return losses
+
+
+def in_every_training(configuration: ConfigurationT, **values: Any) -> ConfigurationT:
+    """The configuration with these fields set in itself and in all it holds that are trainings."""
+    changed: dict[str, Any] = dict(values) if isinstance(configuration, Training) else {}
+    for f, _ in annotated_fields(type(configuration)):
+        value = getattr(configuration, f.name)
+        if isinstance(value, Configuration):
+            changed[f.name] = in_every_training(value, **values)
+        elif holds_configuration(value):
+            changed[f.name] = tuple(in_every_training(one, **values) for one in value)
+    return replace(configuration, **changed) if changed else configuration
 
 
 @contextmanager
@@ -156,7 +204,9 @@ def _located(place: str) -> Iterator[None]:
 
 
 def _seed_of(trial: Trial, epoch: int) -> int:
-    return int(trial.generator(0, epoch).integers(2**62))
+    """Another one for each worker, but the first has that of a training by one."""
+    rank = (trial.team.rank,) if trial.team.rank else ()
+    return int(trial.generator(0, epoch, *rank).integers(2**62))
 
 
 def weights_path(folder: Path, epoch: int) -> Path:

@@ -20,6 +20,7 @@ from data_pipelines.image_set import ImageSet
 from trainables.checkpoint import write_bytes
 from trainables.result import Result
 from trainables.source import source_fingerprint
+from trainables.team import SOLO, Dismissed, LostTeammateError, Team
 
 Event = dict[str, Any]
 """What a trial tells: ``result_id``, ``event`` (running, epoch, finished, failed), and what
@@ -30,7 +31,7 @@ class Feed(Protocol):
     """One decoded split, wherever it lies."""
 
     def load(self) -> ImageSet:
-        """The images, without a copy where the feed allows."""
+        """The images, without a copy where the feed allows; a streamed set is the caller's own."""
         ...
 
 
@@ -48,6 +49,8 @@ class Trial:
     Attributes:
         folder: ``<storage>/<result_id>``; everything that outlives the process lies there.
         device: where tensors live; the only place that chooses it.
+        team: the workers that compute it together.
+        share: of the batch's images that this worker has; sums over images are divided by it.
     """
 
     def __init__(
@@ -56,15 +59,22 @@ class Trial:
         storage: Path,
         feeds: Mapping[FeedKey, Feed],
         emit: Callable[[Event], None],
+        team: Team = SOLO,
     ):
+        self.team, self.share = team, 1.0
         self.result, self.storage, self._feeds, self._emit = result, storage, feeds, emit
         self.folder = storage / result.result_id
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._loaded: dict[FeedKey, ImageSet] = {}
+        own = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = team.device or own
 
     def images(self, split: str) -> ImageSet:
-        """A split of the result's dataset at its size."""
-        return self._feeds[feed_key(self.result, split)].load()
+        """A split of the result's dataset at its size; the same object each time."""
+        key = feed_key(self.result, split)
+        if key not in self._loaded:
+            self._loaded[key] = self._feeds[key].load()
+        return self._loaded[key]
 
     def report(self, step: int, metrics: Mapping[str, float]) -> None:
         """Log metrics of one step, but for undefined ones: their defined fraction says so."""
@@ -137,11 +147,18 @@ def environment(result: Result) -> Iterator[None]:
 
 
 def run(
-    result: Result, storage: Path, feeds: Mapping[FeedKey, Feed], emit: Callable[[Event], None]
+    result: Result,
+    storage: Path,
+    feeds: Mapping[FeedKey, Feed],
+    emit: Callable[[Event], None],
+    team: Team = SOLO,
 ) -> bool:
     """Compute one result; whether it succeeded.
 
     A failure is told, not raised: the bundle goes on.
+
+    Raises:
+        LostTeammateError: another worker of the trial died.
     """
     started = time.monotonic()
     device = (
@@ -150,7 +167,11 @@ def run(
     emit({"event": "running", "result_id": result.result_id, "pid": os.getpid(), "device": device})
     try:
         with environment(result):
-            result.compute(Trial(result, storage, feeds, emit))
+            result.compute(Trial(result, storage, feeds, emit, team))
+    except Dismissed:
+        return True
+    except LostTeammateError:
+        raise
     except Exception as error:  # whatever a plug-in raises fails its own result, never the sweep
         reason = f"{type(error).__name__}: {error}"
         trace = traceback.format_exc()
@@ -170,15 +191,31 @@ def tune_trial(
     feeds: Mapping[FeedKey, Feed],
     storage: str,
     source: str,
+    workers: int = 1,
+    gpus: int = 0,
 ) -> None:
-    """The Tune function trainable: the results of one bundle, one after the other."""
+    """The Tune function trainable: the results of one bundle, one after the other.
+
+    Args:
+        config: holds the ``bundle``.
+        feeds: what the results read.
+        storage: folder of checkpoints and weights.
+        source: fingerprint of the driver's code.
+        workers: of a trial; several share its batches.
+        gpus: of each worker where there are several.
+    """
     from ray import tune  # here, so that everything else of the package runs without Ray
 
     def tell(event: Event) -> None:
         tune.report({"event": json.dumps(event)})
 
     if source_fingerprint() == source:
-        run_bundle(config["bundle"], Path(storage), feeds, tell)
+        if workers == 1:
+            run_bundle(config["bundle"], Path(storage), feeds, tell)
+            return
+        from trainables.worker_group import WorkerGroup
+
+        WorkerGroup(workers, gpus, Path(storage), feeds, source).run_bundle(config["bundle"], tell)
         return
     reason = (
         f"this worker runs other code ({source_fingerprint()}) than the driver ({source}): a file "

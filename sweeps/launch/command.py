@@ -59,9 +59,7 @@ def run(sweep: Sweep) -> int:
         if place.startswith("~"):
             raise ValueError(f"{place}: write the folder out, the shell did not expand ~")
     storage = Path(sweep.storage_path).absolute()
-    results = list(
-        sweep.results(sweep.data())
-    )  # a bad grid fails here, before the data are looked at
+    results = sweep.asked(sweep.data())  # a bad grid fails here, before the data are looked at
     if not results:
         raise ValueError("the grid is empty: give at least one value to every flag")
     for result in results:
@@ -77,7 +75,7 @@ def run(sweep: Sweep) -> int:
     check_tracking(sweep.tracking_uri)
     make_folder("--storage-path", storage)
     dataset, manifest = indexed(sweep.data(), storage / "index", say=print)
-    results = list(sweep.results(dataset))
+    results = sweep.asked(dataset)
     describe(sweep, storage, manifest)
     if sweep.dry_run:
         plan = make_plan(results, lambda _: False, storage, manifest.images)

@@ -17,8 +17,7 @@ import ray
 from analysis.address import redacted
 from data_pipelines.dataset import Dataset
 from data_pipelines.manifest import Manifest
-from data_pipelines.streaming import ResidentSplit
-from sweeps.launch.cluster import check_room, check_shared, connect, feeds_for
+from sweeps.launch.cluster import Fed, check_room, check_shared, connect, feeds_for
 from sweeps.launch.plan import Plan, closure, make_plan
 from sweeps.launch.progress import Progress
 from sweeps.launch.stages import Events, run_stages, wait_for
@@ -30,7 +29,6 @@ from trainables.protocol_evaluation import ProtocolEvaluation
 from trainables.result import Result
 from trainables.streamed_evaluation import parts_folder
 from trainables.tracking import Tracking
-from trainables.trial import FeedKey
 
 DONE, SOME_FAILED, INTERRUPTED = 0, 1, 130
 SHOWN = 4
@@ -92,9 +90,9 @@ def compute(
     try:
         with stoppable(events):
             if own:
-                with ray_running(sweep, storage, plan, dataset, manifest) as feeds:
+                with ray_running(sweep, storage, plan, dataset, manifest) as fed:
                     run_stages(
-                        *(plan, sweep, storage, dataset, manifest, feeds),
+                        *(plan, sweep, storage, dataset, manifest, fed),
                         *(tracking, events, elsewhere),
                     )
             else:
@@ -157,23 +155,26 @@ def finish(
 @contextmanager
 def ray_running(
     sweep: Sweep, storage: Path, plan: Plan, dataset: Dataset, manifest: Manifest
-) -> Iterator[Mapping[FeedKey, ResidentSplit]]:
-    """Ray with the decoded splits in its object store."""
+) -> Iterator[Fed]:
+    """Ray with what the trials read."""
     started = time.monotonic()
     cpus, gpus = connect(sweep)
     try:
         check_room(sweep, max(r.threads for r in plan.missing.values()), cpus, gpus)
         check_shared(sweep, [storage, manifest.directory if manifest.converted else dataset.folder])
-        feeds = feeds_for(plan.missing.values(), dataset, manifest)
-        skipped = {i: why for feed in feeds.values() for i, why in feed.annotations.skipped.items()}
+        fed = feeds_for(plan.missing.values(), dataset, manifest, sweep, cpus, gpus)
+        for line in fed.lines:
+            print(f"feed      {line}")
+        feeds = fed.feeds.values()
+        skipped = {i: why for feed in feeds for i, why in feed.annotations.skipped.items()}
         for image_id, why in skipped.items():
             print(f"skipped image {image_id}: {why}")
-        decoded = sum(feed.images_decoded for feed in feeds.values())
+        decoded = sum(feed.images_decoded for feed in feeds)
         print(
             f"Ray is up with {cpus:g} CPU, {gpus:g} GPU; {decoded} images decoded once, in "
             f"{time.monotonic() - started:.0f} s"
         )
-        yield feeds
+        yield fed
     finally:
         ray.shutdown()
 

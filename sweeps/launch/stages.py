@@ -18,7 +18,7 @@ from ray.tune.experiment import Trial as TuneTrial
 
 from data_pipelines.dataset import Dataset
 from data_pipelines.manifest import Manifest
-from data_pipelines.streaming import ResidentSplit
+from sweeps.launch.cluster import Fed
 from sweeps.launch.plan import Plan
 from sweeps.launch.progress import Progress
 from sweeps.launch.sweep import Sweep
@@ -29,11 +29,13 @@ from trainables.source import source_fingerprint
 from trainables.streamed_evaluation import READER_CPUS, stream
 from trainables.tracking import Tracking
 from trainables.training import Training
-from trainables.trial import FeedKey, tune_trial
+from trainables.trial import tune_trial
 
 MAX_DEATHS = 2
 """How often a trial whose process died is started again."""
 POLL_S = 2.0
+WAITING_BYTES = 2**28
+"""Memory that a trial asks for while its workers work: Ray places nothing that asks for nothing."""
 
 
 class Events(tune.Callback):
@@ -149,7 +151,7 @@ def run_stages(
     storage: Path,
     dataset: Dataset,
     manifest: Manifest,
-    feeds: Mapping[FeedKey, ResidentSplit],
+    fed: Fed,
     tracking: Tracking,
     events: Events,
     elsewhere: Mapping[str, Result],
@@ -162,7 +164,7 @@ def run_stages(
         storage: folder of checkpoints and weights.
         dataset: with its files.
         manifest: of the dataset.
-        feeds: decoded splits.
+        fed: what the trials read.
         tracking: where runs are written.
         events: takes what the trials tell.
         elsewhere: results that another live launch is computing; waited for where they are needed.
@@ -189,8 +191,12 @@ def run_stages(
                 bundles.append(ready)
         streamed = [b for b in bundles if b[0].streamed]
         trials = [b for b in bundles if b not in streamed]
-        if trials:
-            fit(trials, sweep, storage, feeds, events)
+        together = [b for b in trials if any(isinstance(r, Training) and r.workers > 1 for r in b)]
+        if together:
+            fit(together, sweep, storage, fed, events, sweep.workers)
+        if len(together) < len(trials):
+            alone = [b for b in trials if b not in together]
+            fit(alone, sweep, storage, fed, events)
         for bundle in streamed:
             score(bundle, sweep, storage, dataset, manifest, events)
         died = f"the worker process died {MAX_DEATHS + 1} times; it may have run out of memory"
@@ -204,24 +210,37 @@ def fit(
     bundles: list[list[Result]],
     sweep: Sweep,
     storage: Path,
-    feeds: Mapping[FeedKey, ResidentSplit],
+    fed: Fed,
     events: Events,
+    workers: int = 1,
 ) -> None:
     """One stage as Tune trials: a function trainable on reused workers, a bundle each.
+
+    Where a trial has several workers, it only waits for them and needs no CPU itself.
 
     Tune's own folder is scratch under a unique name: what counts lies in the storage by result id.
     """
     trainable = tune.with_parameters(
-        tune_trial, feeds=dict(feeds), storage=str(storage), source=source_fingerprint()
+        tune_trial,
+        feeds=dict(fed.feeds),
+        storage=str(storage),
+        source=source_fingerprint(),
+        workers=workers,
+        gpus=int(sweep.gpus_per_trial > 0),
     )
-    resources = {"cpu": max(r.threads for b in bundles for r in b), "gpu": sweep.gpus_per_trial}
+    resources = {
+        "cpu": max(r.threads for b in bundles for r in b),
+        "gpu": min(sweep.gpus_per_trial, 1.0),
+    }
+    if workers > 1:
+        resources = {"cpu": 0, "memory": WAITING_BYTES}
     name = uuid.uuid4().hex
     tuner = tune.Tuner(
         tune.with_resources(trainable, resources),
         param_space={"bundle": tune.grid_search(bundles)},
         tune_config=tune.TuneConfig(
             reuse_actors=True,
-            max_concurrent_trials=sweep.max_concurrent or None,
+            max_concurrent_trials=fed.max_concurrent or None,
             trial_dirname_creator=lambda trial: trial.trial_id,  # a configuration is no folder name
         ),
         run_config=tune.RunConfig(

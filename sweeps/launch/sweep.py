@@ -7,13 +7,14 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from platformdirs import user_data_path
 
 from data_pipelines.configuration import import_file
 from data_pipelines.dataset import Dataset
 from trainables.result import Result
+from trainables.training import in_every_training
 
 HOME = user_data_path("attribution-sweeps")
 """Where everything lies that no flag places elsewhere."""
@@ -51,9 +52,18 @@ class Sweep:
     data_root: str = ""
     """Folder that holds the dataset as published; the generated sample needs none."""
     gpus_per_trial: float = 0.0
-    """GPUs of a trial: 0, a whole number, or 1/k to share one."""
+    """GPUs of a trial: 0, a whole number, or 1/k to share one. More than one: as many workers, each
+    with a GPU and its share of every batch (other results: batch statistics are a worker's)."""
+    workers_per_trial: int = 0
+    """Workers of a training without GPUs, each with its share of every batch; 0 for one."""
     max_concurrent: int = 0
     """Trials at once; 0 for as many as fit."""
+    feed: Literal["auto", "resident", "streamed"] = "auto"
+    """How trials get their images: decoded once for all, in memory (resident), or a stream for each
+    trial (streamed). auto: resident where they fit."""
+    shuffle: Literal["auto", "all", "windows"] = "auto"
+    """What is shuffled in an epoch: all images, or windows of 2048, which can be streamed; part of
+    the results' identity, as the feed is not. auto: windows with --feed streamed, else all."""
     seeds: tuple[int, ...] = ()
     """Every result once for each. Empty: the dataset's own, three on the sample, else one."""
     resume: bool = True
@@ -80,6 +90,29 @@ class Sweep:
     @abstractmethod
     def report(self, folder: Path, result_ids: list[str]) -> Findings:
         """What the finished runs say; files go to the folder."""
+
+    @property
+    def workers(self) -> int:
+        """Of a trial that trains."""
+        return max(1, self.workers_per_trial, int(self.gpus_per_trial))
+
+    def asked(self, data: Dataset) -> list[Result]:
+        """The results, with trainings that the feed can serve and the workers share.
+
+        Raises:
+            ValueError: a stream is asked to shuffle all images.
+        """
+        values: dict[str, Any] = {"workers": self.workers} if self.workers > 1 else {}
+        if self.shuffle != "auto":
+            values["shuffle"] = self.shuffle
+        elif self.feed == "streamed":
+            values["shuffle"] = "windows"
+        if self.feed == "streamed" and self.shuffle == "all":
+            raise ValueError(
+                "--feed streamed --shuffle all: a stream brings windows of neighbours; leave "
+                "--shuffle out, or take --feed resident"
+            )
+        return [in_every_training(result, **values) for result in self.results(data)]
 
     def notes(self) -> list[str]:
         """Lines worth knowing before it starts, such as rescaled weights."""

@@ -61,7 +61,8 @@ def test_validation_images_in_one_folder_take_their_class_from_their_boxes(image
     assert records.keys() == expected.keys()
     assert records.pop(first.stem).reason.startswith("annotation missing")
     reason = records.pop(second.stem).reason
-    assert re.fullmatch(r"<object/name> is \['x0.*expected synsets of the class folders: .*\.xml", reason)
+    told = r"<object/name> is \['x0.*expected synsets of the class folders: .*\.xml"
+    assert re.fullmatch(told, reason)
     for image_id, record in records.items():
         assert (record.labels, record.boxes) == (
             expected[image_id].labels,
