@@ -5,5 +5,5 @@ import pkgutil
 
 # A dataset added as one file is known by name at once. Those that run on Ray define none.
 for _module in pkgutil.iter_modules(__path__):
-    if _module.name not in ("command", "conversion", "shards", "streaming"):
+    if _module.name not in ("command", "conversion", "shards", "streamed_set", "streaming"):
         importlib.import_module(f"{__name__}.{_module.name}")
