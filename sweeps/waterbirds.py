@@ -14,7 +14,6 @@ Report: python -m analysis.report --experiment waterbirds
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -33,11 +32,9 @@ from trainables.guided_training import PAPER_BATCH_SIZE
 from trainables.losses.loss import Loss
 from trainables.models.bcos_network import BcosNetwork
 from trainables.models.network import Network
+from trainables.models.pretrained import PretrainedWeights, pretrained_of
 from trainables.models.user_network import network_of
 from trainables.result import Result
-
-LOGIT_BIAS = math.log(0.001 / 0.999)
-"""Of the paper's B-cos networks: ImageNet's, whatever the number of classes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +95,10 @@ class Waterbirds(Sweep):
     models: tuple[str, ...] = ()
     """Networks by name, or package.module:build for a function that makes your own. Empty: the
     paper's three kinds of ResNet-50, small_resnet on the sample."""
+    weights: tuple[str, ...] = ()
+    """Checkpoint files that baseline and guided trainings start from alike, each as MODEL=FILE:
+    torchvision's, timm's, B-cos v2's or X-DNN's format, ImageNet's in the paper. Models without one
+    start from the random weights of the seed, as on the sample."""
     layers: tuple[str, ...] = ("input", "final")
     """Depths or module paths whose maps are guided and judged. The paper's two."""
     losses: tuple[str, ...] = ("energy", "l1")
@@ -152,12 +153,13 @@ class Waterbirds(Sweep):
                 f"--lambda-loc {min(self.lambda_loc):g}: must be positive; the baseline, which has "
                 "none, is always there"
             )
-        losses = [Loss.named(name) for name in self.losses]
+        losses, pretrained = [Loss.named(name) for name in self.losses], self.pretrained()
         for name, seed in product(self.models or recipe.models, self.seeds or (0, 1)):
-            network = with_paper_bias(network_of(name))
+            network = network_of(name).with_new_head()
             baseline = GroupTraining(
                 network=network,
                 data=data,
+                pretrained=pretrained.get(name),
                 image_size_px=recipe.image_size_px,
                 crop_px=recipe.crop_px,
                 epochs=self.epochs or recipe.epochs,
@@ -182,6 +184,24 @@ class Waterbirds(Sweep):
                         annotation_seed=drawing,
                     )
 
+    def pretrained(self) -> dict[str, PretrainedWeights]:
+        """The files that networks start from, by the name of the model.
+
+        Raises:
+            ValueError: not MODEL=FILE, or no model of this sweep.
+            FileNotFoundError: there is no such file.
+        """
+        models, found = self.models or RECIPES[self.dataset].models, {}
+        for text in self.weights:
+            name, _, file = text.partition("=")
+            if name not in models or not file:
+                raise ValueError(
+                    f"--weights {text}: expected MODEL=FILE, where MODEL is one of "
+                    f"{', '.join(models)}"
+                )
+            found[name] = pretrained_of(file)
+        return found
+
     def attribution_of(self, network: Network, layer: str) -> Attribution:
         """The method that explains a network, at a layer."""
         own = "bcos" if isinstance(network, BcosNetwork) else "input_x_gradient"
@@ -194,8 +214,12 @@ class Waterbirds(Sweep):
             lines.append(f"lambda: the paper's x {factor:g} (64/{recipe.batch_size} images)")
         share = self.annotated_fraction or recipe.annotated_fraction
         lines.append(f"boxes are used of {share:.0%} of the training images")
-        if recipe.sizes:
-            lines.append("all networks start from random weights of their seed, guided or not")
+        files = [text.partition("=")[0] for text in self.weights]
+        random = [name for name in self.models or recipe.models if name not in files]
+        if random:
+            lines.append(
+                f"guided or not, these start from random weights of the seed: {', '.join(random)}"
+            )
         return lines
 
     def report(self, folder: Path, result_ids: list[str]) -> Findings:
@@ -205,16 +229,6 @@ class Waterbirds(Sweep):
         runs = finished_runs(self.question, self.tracking_uri, result_ids)
         frames = frames_of(runs)
         return Findings(text=as_text(runs, frames), files=write_files(runs, frames, folder))
-
-
-def with_paper_bias(network: Network) -> Network:
-    """A B-cos network keeps ImageNet's constant in its logits, as in the paper; others as they are.
-
-    A constant of one's own choice stays.
-    """
-    if isinstance(network, BcosNetwork) and network.logit_bias is None:
-        return replace(network, logit_bias=LOGIT_BIAS)
-    return network
 
 
 if __name__ == "__main__":

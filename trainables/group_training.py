@@ -43,10 +43,11 @@ WINDOWS = 11
 class GroupTraining(ClassifierTraining):
     """Two logits and binary cross-entropy on one-hot labels; guided if it has a loss.
 
-    Baseline and guided training start alike, from the weights that the network comes with and not
-    from a trained baseline, and differ in the localization loss alone. The explained class is the
-    label. Images are random windows, mirrored or not, and the boxes follow. The epoch is selected
-    by accuracy on the validation images of G1 and G4, the last of equals, and that epoch is tested.
+    Baseline and guided training start alike, from the same pretrained file (ImageNet's in the
+    paper) or from the random weights of the seed where there is none, never from a trained
+    baseline; they differ in the localization loss alone. The explained class is the label. Images
+    are random windows, mirrored or not, and the boxes follow. The epoch is selected by accuracy on
+    the validation images of G1 and G4, the last of equals, and that epoch is tested.
 
     In training the bird tells the place, so both settings have equal labels there, and one baseline
     serves both: its test values are ``accuracy*`` by birds and ``place_accuracy*`` by places. A
@@ -190,7 +191,8 @@ class GroupTraining(ClassifierTraining):
         return self.epochs * (step * images["train"] + images["val"]) + 2.0 * images["test"]
 
     def check(self) -> None:
-        """The layer exists in the network."""
+        """The pretrained weights fit the network, and the layer exists in it."""
+        super().check()
         if self.attribution is not None:
             self.attribution.check(self.network)
 
@@ -228,6 +230,8 @@ class GroupTraining(ClassifierTraining):
                 "by places; take data of G1 and G4 alone, such as waterbirds with tied"
             )
         model = self.network.build(birds.shape[1])
+        if self.pretrained is not None:
+            self.pretrained.load(model.module, self.network)
         model.module.to(trial.device)
         weight = self.lambda_loc * self.lambda_scale
 

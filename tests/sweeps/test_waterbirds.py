@@ -4,8 +4,9 @@ import pytest
 
 from data_pipelines.digit_scenes import DigitScenes
 from data_pipelines.waterbirds import Waterbirds as Published
-from sweeps.waterbirds import LOGIT_BIAS, Waterbirds
+from sweeps.waterbirds import Waterbirds
 from trainables.group_training import GroupEvaluation, GroupTraining
+from trainables.models.pretrained import pretrained_of
 from trainables.result import Result
 
 
@@ -49,7 +50,16 @@ def test_published_data_are_trained_on_as_in_the_paper():
         (350, 64, 0.01, 224)
     }
     (bias,) = {r.network.logit_bias for r in guided if r.network.name == "bcos_resnet50"}
-    assert bias == LOGIT_BIAS == pytest.approx(-6.9068, abs=1e-4)
+    assert bias == pytest.approx(-6.9068, abs=1e-4)
+    assert all(r.network.fresh_head for r in guided if r.network.name == "xresnet50")
+
+
+def test_baseline_and_guided_trainings_start_from_one_file(tmp_path):
+    file = tmp_path / "weights.safetensors"
+    file.write_bytes(b"known by its bytes alone")
+    found = results(weights=(f"small_resnet={file}",))
+    starts = {r.pretrained for r in found if isinstance(r, GroupTraining)}
+    assert starts == {pretrained_of(file)}
 
 
 def test_the_smoke_grid_is_small_and_of_the_reversed_setting():
@@ -67,6 +77,8 @@ def test_the_smoke_grid_is_small_and_of_the_reversed_setting():
         ({"settings": ()}, "--settings needs at least one value"),
         ({"annotation_seeds": ()}, "--annotation-seeds needs at least one value"),
         ({"losses": ("enrgy",)}, "unknown loss 'enrgy'; known: "),
+        ({"weights": ("small.pth",)}, "--weights small.pth: expected MODEL=FILE, where MODEL is"),
+        ({"weights": ("vgg11=a.pth",)}, "expected MODEL=FILE, where MODEL is one of small_resnet"),
     ],
 )
 def test_a_bad_grid_is_refused_by_flag(flags, message):
