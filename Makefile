@@ -43,6 +43,7 @@ format: $(READY) ## mend what ruff can mend
 benchmarks: $(READY) ## counted passes, decodes and engine overhead (minutes)
 	$(PYTHON) tests/benchmarks/guided_step.py
 	$(PYTHON) tests/benchmarks/spearman.py
+	$(PYTHON) tests/benchmarks/shards.py
 	$(PYTHON) tests/benchmarks/sweep_overhead.py
 	$(PYTHON) tests/benchmarks/shared_maps.py --groups gradient vit
 	$(PYTHON) tests/benchmarks/bagnet_dense.py --size 64
