@@ -5,10 +5,10 @@
 
 VOC files of photographs with noise, 500 x 375 px. *Write* is the conversion: every image is decoded
 once to see if it is sound, hashed and put into a shard, and the manifest is made. A plain loop does
-the same with PIL and pyarrow, without names, checks or resumption; another one opens and decodes the
-files and does nothing else. *Read* makes the resident feed at 224 px from the shards; the plain loop
-decodes and resizes the published files. They come in turns, as often as there are repeats, after a
-round that starts Ray's workers; the medians are printed.
+the same with PIL and pyarrow, without names, checks or resumption; another one opens and decodes
+the files and does nothing else. *Read* makes the resident feed at 224 px from the shards; the plain
+loop decodes and resizes the published files. They come in turns, as often as there are repeats,
+after a round that starts Ray's workers; the medians are printed.
 
 Images/s and core are by the clock, over the cores that Ray was given: other work on the machine
 slows them. Images per CPU second count the time of all processes, Ray's own included. Goal: 0.9 of
