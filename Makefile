@@ -45,6 +45,7 @@ benchmarks: $(READY) ## counted passes, decodes and engine overhead (minutes)
 	$(PYTHON) tests/benchmarks/few_annotations.py
 	$(PYTHON) tests/benchmarks/guided_evaluation.py
 	$(PYTHON) tests/benchmarks/spearman.py
+	$(PYTHON) tests/benchmarks/shards.py
 	$(PYTHON) tests/benchmarks/sweep_overhead.py
 	$(PYTHON) tests/benchmarks/shared_maps.py --groups gradient vit
 	$(PYTHON) tests/benchmarks/bagnet_dense.py --size 64

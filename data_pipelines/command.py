@@ -202,8 +202,8 @@ def report(manifest: Manifest, max_skipped_fraction: float) -> int:
     for split, summary in manifest.splits.items():
         bad = len(summary.skipped) + len(summary.damaged)
         tell(
-            f"{split}: {summary.images - len(summary.damaged)} images, {summary.pairs} labels, {summary.boxes} boxes in "
-            f"{len(manifest.shards[split])} shards; {bad} unusable"
+            f"{split}: {summary.images - len(summary.damaged)} images, {summary.pairs} labels, "
+            f"{summary.boxes} boxes in {len(manifest.shards[split])} shards; {bad} unusable"
         )
     lines = unusable(manifest)
     for split, image_id, why in lines:

@@ -21,14 +21,20 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from data_pipelines import shards
 from data_pipelines.dataset import Dataset
-from data_pipelines.location import in_threads, is_local, names_in, write_whole
+from data_pipelines.location import in_threads, is_local, names_in, write_table, write_whole
 from data_pipelines.manifest import FORMAT, Manifest, SplitSummary, identity_of, usable_rows
 from data_pipelines.pace import Pace
-from data_pipelines.row import add_to_digest, annotation_rows, files_of, new_digest, source_digest
+from data_pipelines.row import (
+    add_rows,
+    add_to_digest,
+    annotation_rows,
+    files_of,
+    new_digest,
+    source_digest,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -134,9 +140,10 @@ def pieces(
             continue
         some = rows.slice(first, end - first)
         made_of = [[name, files.get(name or "")] for pair in files_of(some) for name in pair]
-        text = json.dumps([split, some.to_pylist(), made_of])
+        digest = hashlib.sha256(json.dumps([split, made_of]).encode())
+        add_rows(digest, some)
         name = shards.shard_name(order * shards.IMAGES_PER_SHARD, len(listed))
-        yield Piece(folder / name, some, hashlib.sha256(text.encode()).hexdigest()[:16])
+        yield Piece(folder / name, some, digest.hexdigest()[:16])
 
 
 def convert(
@@ -247,9 +254,7 @@ def conclude(
     rows = pa.concat_tables([shards.ANNOTATION_SCHEMA.empty_table(), *(p.rows for p in plan)])
     usable, summary = usable_rows(rows, hashes, skipped, damaged)
     add_to_digest(digest, split, usable, [found for found in hashes if not isinstance(found, str)])
-    sink = io.BytesIO()
-    pq.write_table(usable, sink)
-    write_whole(home / f"{split}.parquet", sink.getvalue())
+    write_table(home / f"{split}.parquet", usable)
     return summary
 
 

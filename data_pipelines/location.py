@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -87,13 +88,31 @@ def write_whole(path: Path, content: bytes) -> None:
     upload is complete.
     """
     if is_local(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        unfinished.write_bytes(content)
-        os.replace(unfinished, path)
+        with renamed(path) as unfinished:
+            unfinished.write_bytes(content)
     else:
         remote = cast(Any, path)
         remote.fs.pipe_file(remote.path, content)
+
+
+def write_table(path: Path, table: pa.Table, **options: Any) -> None:
+    """Write a Parquet file, whole; options as ``pyarrow.parquet.write_table``."""
+    if is_local(path):
+        with renamed(path) as unfinished:
+            pq.write_table(table, unfinished, **options)
+    else:
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, **options)
+        write_whole(path, sink.getvalue().to_pybytes())
+
+
+@contextmanager
+def renamed(path: Path) -> Iterator[Path]:
+    """A temporary name beside the path, which is given to the file in the end."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    yield unfinished
+    os.replace(unfinished, path)
 
 
 def read_each(paths: Sequence[Path | None]) -> list[bytes | OSError | None]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from data_pipelines.dataset import Dataset, Record, Skipped
 from data_pipelines.location import reason
@@ -28,6 +29,8 @@ ANNOTATION_SCHEMA = pa.schema(
         pa.field("notes", pa.list_(pa.string()), nullable=False),
     ]
 )
+IDENTIFYING = ["image_id", "width", "height", "labels", "boxes", "group", "regions"]
+"""Columns that the fingerprint covers; paths are covered by what the files hold."""
 ROWS_AT_ONCE = 4096
 """Rows that are plain Python objects at one time."""
 FileHashes = tuple[str, str | None] | str
@@ -106,11 +109,31 @@ def add_to_digest(
     digest: Any, split: str, rows: pa.Table, hashes: Sequence[tuple[str, str | None]]
 ) -> None:
     """Add what makes up a split: annotations and hashes of the files, in the order of ids."""
-    columns = rows.select(["image_id", "width", "height", "labels", "boxes", "group", "regions"])
-    for first in range(0, len(rows), ROWS_AT_ONCE):
-        some = columns.slice(first, ROWS_AT_ONCE).to_pylist()
-        for row, files in zip(some, hashes[first : first + ROWS_AT_ONCE], strict=True):
-            digest.update(json.dumps([split, *row.values(), files]).encode())
+    digest.update(json.dumps([split, len(rows), hashes]).encode())
+    add_rows(digest, rows.select(IDENTIFYING))
+
+
+def add_rows(digest: Any, rows: pa.Table) -> None:
+    """Add the values of every column, whatever chunks they are in."""
+    for name in rows.column_names:
+        digest.update(name.encode())
+        add_values(digest, rows[name].combine_chunks())
+
+
+def add_values(digest: Any, values: pa.Array) -> None:
+    """Add an array, column by column: a million rows take a second, as Python objects minutes."""
+    digest.update(values.is_null().to_numpy(zero_copy_only=False).tobytes())
+    if pa.types.is_list(values.type):
+        lengths = pc.fill_null(pc.list_value_length(values), 0)
+        digest.update(lengths.to_numpy(zero_copy_only=False).astype("<i8").tobytes())
+        add_values(digest, values.flatten())
+    elif pa.types.is_fixed_size_list(values.type):
+        add_values(digest, values.flatten())
+    elif pa.types.is_string(values.type):
+        digest.update(json.dumps(values.to_pylist()).encode())
+    else:
+        kind = "<f8" if pa.types.is_floating(values.type) else "<i8"
+        digest.update(pc.fill_null(values, 0).to_numpy(zero_copy_only=False).astype(kind).tobytes())
 
 
 def source_digest(files: dict[str, str]) -> str:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from data_pipelines.class_map import PUBLISHED, drawn_png
 from data_pipelines.dataset import Dataset
-from data_pipelines.location import is_local, location, names_in, read_each, reason, write_whole
+from data_pipelines.location import is_local, location, names_in, read_each, reason, write_table
 from data_pipelines.manifest import Manifest
 from data_pipelines.order import WINDOWS
 from data_pipelines.row import ANNOTATION_SCHEMA, files_of, sha256
@@ -41,6 +41,13 @@ SHARD_SCHEMA = pa.schema(
         pa.field("segmentation", pa.binary()),  # a class map, PNG
     ]
 )
+STORED = {
+    "row_group_size": WINDOWS.group_images,
+    "use_dictionary": ["image_id"],
+    "compression": {name: "SNAPPY" if name in COPIED else "NONE" for name in SHARD_SCHEMA.names},
+    "write_statistics": ["image_id"],
+}
+"""How Parquet stores them: pictures are compressed already, and no two are alike."""
 REPORT = b"attribution_sweeps"
 """Key of a shard's report in the metadata of the Parquet file."""
 QUIETED = {
@@ -172,23 +179,8 @@ def write_shard(
         maps = [drawn_png(row) if mask is None else mask for mask, row in of_rows]
         columns = {name: rows[name] for name in COPIED} | {"image": pictures, "segmentation": maps}
         table = pa.table(columns, schema=SHARD_SCHEMA.with_metadata({REPORT: report}))
-        write_whole(location(item["shard"]), parquet_bytes(table))
+        write_table(location(item["shard"]), table, **STORED)
     return {"shard": item["shard"], "report": report}
-
-
-def parquet_bytes(table: pa.Table) -> bytes:
-    """The file: pictures are compressed already and no two are alike."""
-    sink = io.BytesIO()
-    small = list(COPIED)
-    pq.write_table(
-        table,
-        sink,
-        row_group_size=WINDOWS.group_images,
-        use_dictionary=["image_id"],
-        compression={name: "SNAPPY" if name in small else "NONE" for name in SHARD_SCHEMA.names},
-        write_statistics=["image_id"],
-    )
-    return sink.getvalue()
 
 
 def report_of(path: Path) -> dict[str, Any] | None:

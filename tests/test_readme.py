@@ -15,6 +15,7 @@ import trainables.attribution
 import trainables.losses
 import trainables.metrics
 import trainables.models  # noqa: F401  (each registers its classes)
+from data_pipelines.command import Conversion, chosen
 from data_pipelines.dataset import Dataset
 from trainables.attribution.__main__ import Look
 from trainables.attribution.attribution import Attribution
@@ -67,6 +68,9 @@ def test_flags_of_commands_that_need_a_cluster_or_data_exist(command):
     words = shlex.split(command)
     if words[:3] == ["python", "-m", "trainables.attribution"]:
         tyro.cli(Look, args=words[3:])
+        return
+    if words[:3] == ["python", "-m", "data_pipelines.shards"]:
+        chosen(tyro.cli(Conversion, args=words[3:]))
         return
     start = next(i for i, word in enumerate(words) if word.startswith("sweeps/"))
     module = importlib.import_module(words[start].removesuffix(".py").replace("/", "."))

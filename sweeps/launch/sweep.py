@@ -50,7 +50,8 @@ class Sweep:
     storage_path: str = str(HOME / "storage")
     """Folder of checkpoints and weights; on several nodes all must see it."""
     data_root: str = ""
-    """Folder that holds the dataset as published; the generated sample needs none."""
+    """Folder or address that holds the dataset as published, or the shards it was converted to;
+    the generated sample needs none."""
     gpus_per_trial: float = 0.0
     """GPUs of a trial: 0, a whole number, or 1/k to share one. More than one: as many workers, each
     with a GPU and its share of every batch (other results: batch statistics are a worker's)."""
