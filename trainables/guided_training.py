@@ -269,7 +269,8 @@ def guided_step(
         plain = functional.binary_cross_entropy_with_logits(model.module(batch.images), labels)
         plain.backward(inputs=weights)
         return plain.item(), 0.0
-    regions, layers = regions[counted], [need.layer for need in attribution.needs(model)]
+    regions = regions[counted]
+    layers = [need.layer for need in attribution.needs(model)] or ["input"]
     explained, others = batch, batch.images[:0]
     few = int(counted.sum()) < len(batch.images)
     if few and not coupled_behind(model, layers, batch.images):
