@@ -245,9 +245,9 @@ def guided_step(
     Only annotated images pay for explanations where the others do not change their maps. Where no
     batch statistics lie behind the layer, only they are explained; and where the network has none
     at all, the others go through it by themselves, unless the layer lies so deep that explaining
-    costs nothing: a backward costs for every image in its graph. Losses and gradients are the same.
-    Otherwise everybody is explained in one forward, as in the authors' code. A batch in which
-    nobody is annotated is a plain step.
+    costs nothing: a backward costs for every image in its graph. Losses and gradients are the same,
+    but for the draws of dropout. Otherwise everybody is explained in one forward, as in the
+    authors' code. A batch in which nobody is annotated is a plain step.
 
     Args:
         model: in the mode that it trains in.
