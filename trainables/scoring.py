@@ -126,14 +126,11 @@ def chunks(
 def batches(
     model: Model, images: ImageSet, device: torch.device, explained: bool = True
 ) -> Iterator[Batch]:
-    """The images in order, each with all its positive classes, or with no explanation."""
+    """The images as in `chunks`, each with all its positive classes; or in order, without any."""
     indices, targets = images.pairs()
-    if not explained:
-        indices, targets = indices[:0], targets[:0]
-    parts = np.split(np.arange(len(images)), range(BATCH_SIZE, len(images), BATCH_SIZE))
-    with images.expecting(parts):
-        for chosen in parts:
-            pairs = np.flatnonzero((indices >= chosen[0]) & (indices <= chosen[-1]))
+    parts = chunks(images, explained=explained)
+    with images.expecting([chosen for chosen, _ in parts]):
+        for chosen, pairs in parts:
             yield batch_of(model, images, device, chosen, indices[pairs], targets[pairs])
 
 
