@@ -25,8 +25,14 @@ PAPER = (
 )
 SHOWN = ("R1", "R2")
 """Findings that have a sentence of their own in short."""
-RUNS_SHOWN = 4
-"""Runs named behind a comparison; the CSV has all."""
+RUNS_SHOWN, REASONS_SHOWN = 4, 2
+"""Runs named behind a comparison, and comparisons behind a verdict; the CSV has all."""
+
+
+def sentences_table(findings: pd.DataFrame) -> pd.DataFrame:
+    """Every finding in full, and where the paper has it."""
+    names = {"id": "id", "says": "the paper says", "source": "where"}
+    return findings[list(names)].rename(columns=names)
 
 
 def findings_table(findings: pd.DataFrame) -> pd.DataFrame:
@@ -34,14 +40,13 @@ def findings_table(findings: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "id": findings["id"],
-            "the paper says": findings["says"],
-            "where": findings["source"],
+            "the paper says": findings["claim"],
             "on these runs": findings["on_runs"],
             "hold": _holding(findings),
             "effect": [_span(row) for row in findings.to_dict("records")],
             "seeds": findings["seeds"].map(number),
             "on its grid": findings["on_grid"],
-            "fails or is open": findings["decided_by"].replace("", NONE),
+            "fails, or is open": findings["decided_by"].map(_first),
             "the grid lacks": findings["needs"].replace("", NONE),
             "beside": findings["note"].replace("", NONE),
         }
@@ -93,6 +98,7 @@ def findings_blocks(findings: pd.DataFrame, comparisons: pd.DataFrame) -> list[B
         Heading(TITLE),
         Paragraph(PAPER),
         Table(findings_table(findings)),
+        Table(sentences_table(findings), folded="The sentences in full"),
         Table(comparisons_table(comparisons), folded=f"All {len(comparisons)} comparisons"),
     ]
 
@@ -104,12 +110,15 @@ def finding_sentences(findings: pd.DataFrame) -> list[str]:
         f"{_holding_of(row)} comparisons hold. Its grid: {row['on_grid']}."
         for row in findings[findings["id"].isin(SHOWN)].to_dict("records")
     ]
+    asked = findings[["holding", "failing", "undecided"]].sum(axis=1) > 0
     said = []
     for verdict in (HOLDS, WEAK, FAILS, UNDECIDED):
-        ids = findings.loc[findings["on_runs"] == verdict, "id"]
+        ids = findings.loc[asked & (findings["on_runs"] == verdict), "id"]
         if len(ids):
-            said.append(f"{verdict}: {', '.join(ids)}")
-    return [*lines, f"The paper's sentences on these runs. {'; '.join(said).capitalize()}."]
+            said.append(f"{', '.join(ids)} {verdict}")
+    if not asked.all():
+        said.append(f"no runs for {', '.join(findings.loc[~asked, 'id'])}")
+    return [*lines, f"The paper's sentences on these runs: {'; '.join(said)}."]
 
 
 def _holding(findings: pd.DataFrame) -> list[str]:
@@ -127,6 +136,13 @@ def _span(row: dict[str, float]) -> str:
     low, high = percent(row["effect_low"]), percent(row["effect_high"])
     span = low if low == high else f"{low} to {high}"
     return span if pd.isna(row["sd"]) else f"{span} (sd {percent(row['sd'])})"
+
+
+def _first(reasons: str) -> str:
+    """The first reasons of many."""
+    parts = reasons.split("; ")
+    more = f"; and {len(parts) - REASONS_SHOWN} more" if len(parts) > REASONS_SHOWN else ""
+    return ("; ".join(parts[:REASONS_SHOWN]) or NONE) + more
 
 
 def _where(row: dict[str, str]) -> str:

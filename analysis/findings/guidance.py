@@ -55,25 +55,26 @@ class MapSaysTheSame(Finding):
         return [Key("", "", "", finding.id) for finding in BY_ACCURACY]
 
     def compare(self, evidence: Evidence) -> Iterator[Comparison]:
-        for f1, found in self.pairs(evidence):
-            yield _agreement(f1.id, f1.verdict(evidence).on_runs, found.on_runs)
-
-    def pairs(self, evidence: Evidence) -> list[tuple[Finding, Verdict]]:
-        """R1 to R6 with their verdicts by mAP."""
-        return [(finding, finding.verdict(evidence.by_map)) for finding in BY_ACCURACY]
+        for finding, by_f1, by_map in self.pairs(evidence):
+            if by_f1.deciding or by_map.deciding:
+                yield _agreement(finding.id, by_f1.on_runs, by_map.on_runs)
 
     def verdict(self, evidence: Evidence) -> Verdict:
-        """The same question on these runs and on the paper's grid."""
-        pairs = [(finding.verdict(evidence), by_map) for finding, by_map in self.pairs(evidence)]
-        ids = [finding.id for finding in BY_ACCURACY]
-        rows = [_agreement(i, f1.on_runs, m.on_runs) for i, (f1, m) in zip(ids, pairs, strict=True)]
-        grid = [_agreement(i, f1.on_grid, m.on_grid) for i, (f1, m) in zip(ids, pairs, strict=True)]
+        """The same question on these runs, of findings with any, and on the paper's grid."""
+        rows = tuple(self.compare(evidence))
+        grid = [
+            _agreement(finding.id, by_f1.on_grid, by_map.on_grid).verdict
+            for finding, by_f1, by_map in self.pairs(evidence)
+        ]
+        on_runs = every([row.verdict for row in rows])
         return Verdict(
-            on_runs=every([row.verdict for row in rows]),
-            on_grid=every([row.verdict for row in grid]),
-            comparisons=tuple(rows),
-            expected=len(grid),
+            on_runs=on_runs, on_grid=every(grid), comparisons=rows, expected=len(grid)
         )
+
+    def pairs(self, evidence: Evidence) -> list[tuple[Finding, Verdict, Verdict]]:
+        """R1 to R6 with their verdicts by F1 and by mAP."""
+        both = (evidence, evidence.by_map)
+        return [(finding, *(finding.verdict(by) for by in both)) for finding in BY_ACCURACY]
 
 
 def _agreement(what: str, by_f1: str, by_map: str) -> Comparison:
