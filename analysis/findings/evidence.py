@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from analysis import guidance
@@ -15,7 +16,7 @@ from analysis.choice import TOLERANCE, choices
 from analysis.findings.finding import NAN, Outcome
 from analysis.findings.paper_grid import is_paired, kind_of
 from analysis.guidance import BASELINE, CURVE, SETTING, words
-from analysis.pareto import BINNING, pooled_front
+from analysis.pareto import BINNING, pareto_front
 from analysis.styles import label
 
 NO_MODEL = f"no model within {100 * TOLERANCE:g} points of the baseline"
@@ -86,10 +87,8 @@ class Evidence:
     """As ``waterbirds.COLUMNS`` say."""
     accuracy: str
     """``f1`` or ``map``."""
-    fronts: dict[tuple[Any, ...], pd.DataFrame]
-    """Pareto-dominant rows by CURVE."""
-    chosen: dict[tuple[Any, ...], dict[str, Any]]
-    """Rows of ``choices`` by CURVE and metric."""
+    front: pd.DataFrame
+    """As ``guidance.front`` returns it."""
     baselines: dict[tuple[Any, ...], dict[str, Any]]
     """The baseline by SETTING and seed."""
     wanted: dict[tuple[Any, ...], set[float]]
@@ -113,7 +112,6 @@ class Evidence:
         """
         tested = candidates if accuracy == "f1" else candidates.dropna(subset=f"test_{accuracy}")
         front = guidance.front(tested, accuracy=accuracy)
-        best = choices(front, references, accuracy)
         beside = references[references["reference"] == BASELINE]
         done = guided[guided["status"] == "FINISHED"]
         return cls(
@@ -122,8 +120,7 @@ class Evidence:
             references=references,
             waterbirds=pd.DataFrame() if waterbirds is None else waterbirds,
             accuracy=accuracy,
-            fronts={_key(key): rows for key, rows in front.groupby(list(CURVE))},
-            chosen=_records(best, [*CURVE, "chosen_by"]),
+            front=front,
             baselines=_records(beside, [*SETTING, "seed"]),
             wanted=_lambdas(guided),
             finished=_lambdas(done),
@@ -136,6 +133,20 @@ class Evidence:
         metrics = [f"{split}_{m}" for split in ("val", "test") for m in guidance.METRICS]
         nothing = pd.DataFrame(columns=[*columns, *metrics])
         return cls.of(nothing, nothing, nothing, rows)
+
+    @cached_property
+    def fronts(self) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
+        """Pareto-dominant rows by CURVE."""
+        found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+        for row in self.front.to_dict("records"):
+            found.setdefault(tuple(row[name] for name in CURVE), []).append(row)
+        return found
+
+    @cached_property
+    def chosen(self) -> dict[tuple[Any, ...], dict[str, Any]]:
+        """Rows of ``choices`` by CURVE and metric."""
+        best = choices(self.front, self.references, self.accuracy)
+        return _records(best, [*CURVE, "chosen_by"])
 
     @cached_property
     def by_map(self) -> Evidence:
@@ -201,20 +212,24 @@ class Evidence:
         missing = len(everything - self.finished.get((*setting, loss, seed), set()))
         return f"{label(loss)}: {missing} of {len(everything)} runs missing" if missing else ""
 
-    def points(self, setting: Setting, loss: str, seed: Any, metric: str) -> pd.DataFrame:
+    def points(
+        self, setting: Setting, loss: str, seed: Any, metric: str
+    ) -> tuple[np.ndarray, tuple[str, ...]]:
         """The front in two dimensions: chosen on validation, with its test values.
 
         Returns:
-            Columns ``x`` (F1 or mAP), ``y`` (the metric), both on test and NaN where untested,
-            and ``result_id``.
+            F1 or mAP and the metric on test, (n, 2), NaN where untested; the ids of the runs.
         """
-        x = f"val_{self.accuracy}"
-        members = self.fronts.get((*setting, loss, seed), self.candidates.iloc[:0])
-        flat = pooled_front(
-            members, (x, f"val_{metric}"), (), BINNING, ties=("lambda_loc", "epoch")
+        members = self.fronts.get((*setting, loss, seed), [])
+        members = sorted(members, key=lambda row: (row["lambda_loc"], row["epoch"]))
+        val, test = (
+            np.array([[row[f"{split}_{m}"] for m in (self.accuracy, metric)] for row in members])
+            for split in ("val", "test")
         )
-        tested = {"x": flat[f"test_{self.accuracy}"], "y": flat[f"test_{metric}"]}
-        return pd.DataFrame({**tested, "result_id": flat["result_id"]})
+        if not members:
+            return np.empty((0, 2)), ()
+        kept = pareto_front(val, binning=BINNING)
+        return test[kept].astype(np.float64), tuple(members[i]["result_id"] for i in kept)
 
     def baseline(self, setting: Setting, seed: Any, metric: str) -> Model:
         """The checkpoint that trainings start from."""
@@ -298,13 +313,12 @@ def moved(own: Model, rival: Model, within: float) -> Outcome:
     return replace(found, verdict=abs(own.value - rival.value) <= within, why="")
 
 
-def _key(key: Any) -> tuple[Any, ...]:
-    return tuple(key)
-
-
 def _records(rows: pd.DataFrame, by: Sequence[str]) -> dict[tuple[Any, ...], dict[str, Any]]:
     return {tuple(row[name] for name in by): row for row in rows.to_dict("records")}
 
 
 def _lambdas(guided: pd.DataFrame) -> dict[tuple[Any, ...], set[float]]:
-    return {_key(key): set(rows["lambda_loc"]) for key, rows in guided.groupby(list(CURVE))}
+    found: dict[tuple[Any, ...], set[float]] = {}
+    for *key, weight in zip(*(guided[name] for name in (*CURVE, "lambda_loc")), strict=True):
+        found.setdefault(tuple(key), set()).add(weight)
+    return found

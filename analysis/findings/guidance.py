@@ -67,9 +67,7 @@ class MapSaysTheSame(Finding):
             for finding, by_f1, by_map in self.pairs(evidence)
         ]
         on_runs = every([row.verdict for row in rows])
-        return Verdict(
-            on_runs=on_runs, on_grid=every(grid), comparisons=rows, expected=len(grid)
-        )
+        return Verdict(on_runs=on_runs, on_grid=every(grid), comparisons=rows, expected=len(grid))
 
     def pairs(self, evidence: Evidence) -> list[tuple[Finding, Verdict, Verdict]]:
         """R1 to R6 with their verdicts by F1 and by mAP."""

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from analysis.findings.evidence import Evidence, Setting, exceeds
 from analysis.findings.finding import (
     FAILS,
@@ -44,11 +46,12 @@ def dominance(
     """
     outcomes = {}
     for seed in evidence.seeds((setting, loss), (setting, rival)):
-        own, other = (evidence.points(setting, name, seed, metric) for name in (loss, rival))
+        (a, of_a), (b, of_b) = (
+            evidence.points(setting, name, seed, metric) for name in (loss, rival)
+        )
         why = [evidence.unfinished(setting, name, seed) for name in (loss, rival)]
-        results = (*own["result_id"], *other["result_id"])
-        a, b = own[["x", "y"]], other[["x", "y"]]
-        if a.empty or b.empty or a.isna().any(axis=None) or b.isna().any(axis=None):
+        results = (*of_a, *of_b)
+        if not (len(a) and len(b) and np.isfinite(a).all() and np.isfinite(b).all()):
             said = "; ".join(filter(None, why)) or "no finite scores on validation and test"
             outcomes[seed] = Outcome(verdict=None, why=said, results=results)
             continue
@@ -58,8 +61,8 @@ def dominance(
         outcomes[seed] = Outcome(
             verdict=None if lacking else verdict,
             why=lacking,
-            value=float(a["y"].max()),
-            against=float(b["y"].max()),
+            value=float(a[:, 1].max()),
+            against=float(b[:, 1].max()),
             results=results,
             covers=covers,
             covered=covered,

@@ -163,8 +163,9 @@ class AccuracyGains(Finding):
             return Outcome(verdict=None, why="no evaluation of the baseline")
         lacking = [evidence.unfinished(setting, loss, seed) for loss in losses]
         why = "; ".join(filter(None, lacking))
-        fronts = (evidence.fronts.get((*setting, loss, seed)) for loss in losses)
-        members = [row for front in fronts if front is not None for row in front.to_dict("records")]
+        members = [
+            row for loss in losses for row in evidence.fronts.get((*setting, loss, seed), [])
+        ]
         found = []
         for metric in LOCALIZATION:
             both = (f"val_{x}", f"val_{metric}")
