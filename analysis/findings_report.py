@@ -41,11 +41,11 @@ def findings_table(findings: pd.DataFrame) -> pd.DataFrame:
         {
             "id": findings["id"],
             "the paper says": findings["claim"],
-            "on these runs": findings["on_runs"],
+            "these runs": findings["on_runs"],
             "hold": _holding(findings),
             "effect": [_span(row) for row in findings.to_dict("records")],
             "seeds": findings["seeds"].map(number),
-            "on its grid": findings["on_grid"],
+            "its grid": findings["on_grid"],
             "fails, or is open": findings["decided_by"].map(_first),
             "the grid lacks": findings["needs"].replace("", NONE),
             "beside": findings["note"].replace("", NONE),
@@ -59,10 +59,10 @@ def findings_compact(findings: pd.DataFrame) -> pd.DataFrame:
         {
             "id": findings["id"],
             "the paper says": findings["claim"],
-            "on these runs": findings["on_runs"],
+            "these runs": findings["on_runs"],
             "hold": _holding(findings),
             "effect": [_span(row) for row in findings.to_dict("records")],
-            "on its grid": findings["on_grid"],
+            "its grid": findings["on_grid"],
         }
     )
 
@@ -107,7 +107,7 @@ def finding_sentences(findings: pd.DataFrame) -> list[str]:
     """The first two findings, and how many of all come to what; a line each."""
     lines = [
         f"The paper says ({row['id']}): {row['claim']}. These runs: {row['on_runs']}, "
-        f"{_holding_of(row)} comparisons hold. Its grid: {row['on_grid']}."
+        f"{_comparisons_of(row)}. Its grid: {row['on_grid']}."
         for row in findings[findings["id"].isin(SHOWN)].to_dict("records")
     ]
     asked = findings[["holding", "failing", "undecided"]].sum(axis=1) > 0
@@ -123,6 +123,11 @@ def finding_sentences(findings: pd.DataFrame) -> list[str]:
 
 def _holding(findings: pd.DataFrame) -> list[str]:
     return [_holding_of(row) for row in findings.to_dict("records")]
+
+
+def _comparisons_of(row: dict[str, int]) -> str:
+    found = _holding_of(row)
+    return "no comparison" if found == NONE else f"{found} comparisons hold"
 
 
 def _holding_of(row: dict[str, int]) -> str:

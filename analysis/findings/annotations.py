@@ -97,7 +97,7 @@ class EnergyBearsCoarseBoxes(Finding):
     """R8."""
 
     id: ClassVar[str] = "R8"
-    claim: ClassVar[str] = "Energy bears coarse boxes, L1 does not"
+    claim: ClassVar[str] = "Energy, not L1, bears coarse boxes"
     says: ClassVar[str] = (
         "At the input, with boxes dilated by 10, 25 and 50 % in training, the best EPG and IoU of "
         "Energy move by less than 2 points (ours), while those of L1 fall with every step, and by "

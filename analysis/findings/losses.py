@@ -196,7 +196,7 @@ class EnergyStaysOnObjects(Finding):
     """R3."""
 
     id: ClassVar[str] = "R3"
-    claim: ClassVar[str] = "Energy is more on the object than L1"
+    claim: ClassVar[str] = "Energy is more on-object than L1"
     says: ClassVar[str] = (
         "Of the models with the highest EPG within 5 points of the baseline's F1, the one trained "
         "with Energy has more of the attribution inside the box on the object itself than that "

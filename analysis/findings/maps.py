@@ -31,7 +31,7 @@ class GradCamIsTheSame(Finding):
     """R11."""
 
     id: ClassVar[str] = "R11"
-    claim: ClassVar[str] = "Grad-CAM guides final layers as well"
+    claim: ClassVar[str] = "Grad-CAM guides as well at final"
     says: ClassVar[str] = (
         "At the final layer, guidance by Grad-CAM reaches the same best EPG and IoU (within 2 "
         "points, ours) as guidance by the network's own method, for every loss."

@@ -89,7 +89,7 @@ class FinalAlwaysGains(Finding):
     """R5."""
 
     id: ClassVar[str] = "R5"
-    claim: ClassVar[str] = "Guiding the final layer always gains"
+    claim: ClassVar[str] = "Guiding the final layer gains"
     says: ClassVar[str] = (
         "At the final layer, for every dataset and network, a model trained with Energy has higher "
         "EPG than the baseline and one trained with L1 higher IoU, within 5 points of its F1."
@@ -122,7 +122,7 @@ class AccuracyGains(Finding):
     """R6."""
 
     id: ClassVar[str] = "R6"
-    claim: ClassVar[str] = "F1 and localization can gain together"
+    claim: ClassVar[str] = "F1 and maps can gain together"
     says: ClassVar[str] = (
         "On some front there is a model that is better than the baseline in F1 and in EPG or IoU: "
         "for the conventional network at the final layer, for X-DNN at input and final. Chosen on "
