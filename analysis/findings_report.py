@@ -6,7 +6,7 @@ import pandas as pd
 
 from analysis.choice import TOLERANCE
 from analysis.document import Block, Heading, Paragraph, Table
-from analysis.findings.finding import FAILS, HOLDS, UNDECIDED, WEAK
+from analysis.findings.finding import FAILS, HOLDS, UNDECIDED, WEAK, every
 from analysis.guidance import METRICS
 from analysis.pareto import BINNING
 from analysis.tables import NONE, mean_and_sd, number, percent
@@ -23,6 +23,7 @@ PAPER = (
     "F1. Effects are in points: the lowest and highest of the comparisons' means, and the largest "
     "standard deviation over seeds."
 )
+BY_SETTING = "By setting, all of its comparisons together, without the exceptions R1 and R2 admit:"
 SHOWN = ("R1", "R2")
 """Findings that have a sentence of their own in short."""
 RUNS_SHOWN, REASONS_SHOWN = 4, 2
@@ -47,7 +48,7 @@ def findings_table(findings: pd.DataFrame) -> pd.DataFrame:
             "seeds": findings["seeds"].map(number),
             "its grid": findings["on_grid"],
             "fails, or is open": findings["decided_by"].map(_first),
-            "the grid lacks": findings["needs"].replace("", NONE),
+            "the grid lacks": findings["needs"].map(_first),
             "beside": findings["note"].replace("", NONE),
         }
     )
@@ -65,6 +66,21 @@ def findings_compact(findings: pd.DataFrame) -> pd.DataFrame:
             "its grid": findings["on_grid"],
         }
     )
+
+
+def settings_table(comparisons: pd.DataFrame) -> pd.DataFrame:
+    """What each finding comes to at each setting, judged by F1: holds (3 of 3)."""
+    rows = comparisons[comparisons["decides"] & comparisons["network"].ne("")]
+    rows = rows[rows["accuracy"] == "F1"]
+    where = [_where(row) for row in rows.to_dict("records")]
+    found: dict[str, dict[str, str]] = {}
+    for (place, finding), part in rows.groupby([where, "finding"], sort=False):
+        said = part["verdict"].tolist()
+        cell = f"{every(said)} ({said.count(HOLDS)} of {len(said)})"
+        found.setdefault(str(place), {})[str(finding)] = cell
+    names = dict.fromkeys(rows["finding"])
+    table = pd.DataFrame([{"where": place, **cells} for place, cells in found.items()])
+    return table.reindex(columns=["where", *names]).fillna(NONE)
 
 
 def comparisons_table(comparisons: pd.DataFrame) -> pd.DataFrame:
@@ -94,10 +110,12 @@ def comparisons_table(comparisons: pd.DataFrame) -> pd.DataFrame:
 
 def findings_blocks(findings: pd.DataFrame, comparisons: pd.DataFrame) -> list[Block]:
     """The section of a report."""
+    by_setting = settings_table(comparisons)
     return [
         Heading(TITLE),
         Paragraph(PAPER),
         Table(findings_table(findings)),
+        *([Paragraph(BY_SETTING), Table(by_setting)] if len(by_setting) else []),
         Table(sentences_table(findings), folded="The sentences in full"),
         Table(comparisons_table(comparisons), folded=f"All {len(comparisons)} comparisons"),
     ]

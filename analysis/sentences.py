@@ -31,12 +31,18 @@ CONTROL = (
     "seeds, in percent. The spread is the larger of the two standard deviations; the control "
     f"passes if the difference is more than {RATIO:g} times the spread."
 )
+MANY = 4
+"""Settings that a sentence names one by one; of more only those that stand out."""
 NO_FRONT = "No guided training has finished: there is no front to show and nothing to conclude."
 
 
 def control_sentence(control: pd.DataFrame) -> str:
     """The positive control at each setting, from ``findings.positive_control``."""
     said = []
+    passing = control["verdict"] == "pass"
+    if len(control) > MANY:
+        said.append(f"passes at {passing.sum()} of {len(control)} settings")
+        control = control[~passing]
     for where, row in zip(titles(control), control.to_dict("records"), strict=True):
         numbers = f" ({percent(row['difference'])} points, {ratio(row['ratio'])} times the spread)"
         said.append(f"{where}: {row['verdict']}{numbers if pd.notna(row['ratio']) else ''}")

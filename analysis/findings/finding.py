@@ -92,7 +92,7 @@ class Comparison:
             verdict, why = (HOLDS if said.pop() else FAILS), ""
         else:
             verdict = UNDECIDED
-            holding = sum(outcome.verdict is True for outcome in found)
+            holding = sum(bool(outcome.verdict) for outcome in found)
             if None not in said and found:
                 why = f"seeds differ: {holding} of {len(found)} hold"
         effects = _finite([outcome.difference for outcome in found])

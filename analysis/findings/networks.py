@@ -44,7 +44,9 @@ class BcosLeadsAtInput(Finding):
     def compare(self, evidence: Evidence) -> Iterator[Comparison]:
         settings = evidence.settings(["input"], KINDS)
         for own, rival in product(settings, settings):
-            if own.kind == BCOS and rival.kind in self.others and own.dataset == rival.dataset:
+            both = evidence.asked(own, evidence.asked(rival, LOSSES))
+            kinds = own.kind == BCOS and rival.kind in self.others
+            if both and kinds and own.dataset == rival.dataset:
                 for quantity, metric in product(self.quantities, LOCALIZATION):
                     yield self.between(evidence, own, rival, quantity, metric)
 
@@ -52,7 +54,7 @@ class BcosLeadsAtInput(Finding):
         self, evidence: Evidence, own: Setting, rival: Setting, quantity: str, metric: str
     ) -> Comparison:
         """One quantity of two networks, by the losses that both were trained with."""
-        losses = [x for x in evidence.asked(own, LOSSES) if x in evidence.asked(rival, LOSSES)]
+        losses = evidence.asked(own, evidence.asked(rival, LOSSES))
         pools = [(setting, loss) for setting in (own, rival) for loss in losses]
         outcomes = {
             seed: exceeds(

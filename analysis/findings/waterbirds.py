@@ -107,7 +107,7 @@ class GuidanceUnlearnsPlaces(Finding):
         if rows.empty:
             return
         guided = rows[rows["loss"] != BASELINE]
-        for values, runs in guided.groupby(list(CELL), sort=False):
+        for values, runs in guided.groupby(list(CELL), sort=False, dropna=False):
             cell = dict(zip(CELL, values, strict=True))
             kind, layer = kind_of(cell["network"]), cell["layer"]
             loss, setting = cell["loss"], cell["setting"]
@@ -149,7 +149,7 @@ def waterbirds_rows(outcomes: pd.DataFrame, trained: pd.DataFrame) -> pd.DataFra
     """
     unfinished = trained[~trained["result_id"].isin(outcomes["result_id"])]
     rows = pd.concat([f for f in (outcomes, unfinished) if len(f)] or [outcomes], ignore_index=True)
-    if rows["lambda_loc"].nunique() > rows.loc[rows["loss"] != BASELINE, "loss"].nunique():
+    if rows.groupby("loss")["lambda_loc"].nunique().max() > 1:
         several = rows["lambda_loc"].map(lambda weight: f"lambda_loc={weight:g}")
         both = [
             ", ".join(filter(None, pair)) for pair in zip(rows["variant"], several, strict=True)

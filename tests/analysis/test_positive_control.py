@@ -11,6 +11,7 @@ import pytest
 
 from analysis.guidance import CONTROL
 from analysis.positive_control import positive_control
+from analysis.sentences import control_sentence
 
 Curve = Callable[..., dict[str, Any]]
 
@@ -63,3 +64,12 @@ def test_control_without_the_energy_loss_has_no_seeds(curve: Curve) -> None:
     references = pd.DataFrame([curve(reference=CONTROL)]).drop(columns=["loss", "lambda_loc"])
     (row,) = positive_control(candidates, references).to_dict("records")
     assert (row["verdict"], row["seeds"]) == ("needs >= 2 seeds", 0)
+
+
+def test_many_settings_are_counted_and_only_those_that_fail_are_named(curve: Curve) -> None:
+    usual = {"lambda_loc": 0.005, "seeds": 2, "difference": 0.1, "ratio": 5.0, "verdict": "pass"}
+    rows = [curve(dilation=d) | usual for d in (0.0, 0.1, 0.2, 0.3, 0.4)]
+    rows[-1]["verdict"] = "fail"
+    sentence = control_sentence(pd.DataFrame(rows))
+    assert "passes at 4 of 5 settings; final layer: fail (10.0 points" in sentence
+    assert control_sentence(pd.DataFrame(rows[:4])).count(": pass") == 4

@@ -16,6 +16,7 @@ from analysis.findings_report import (
     finding_sentences,
     findings_compact,
     findings_table,
+    settings_table,
 )
 from analysis.tables import text
 
@@ -150,6 +151,19 @@ def test_tables_fit_and_say_points(frames: tuple[pd.DataFrame, pd.DataFrame]) ->
     assert row["where"] == "voc2007 · resnet50 · input_x_gradient · final"
 
 
+def test_each_setting_has_its_own_verdicts(trainings: Any) -> None:
+    for kind, lead in (("vanilla", 0.0), ("xdnn", 0.2)):
+        trainings.base(kind, "final").curve(kind, "final", "energy", POINTS["energy"])
+        trainings.curve(kind, "final", "l1", [(0.80, 0.60 + lead, 0.40)])
+    table = settings_table(verdicts(trainings.evidence())[1]).set_index("where")
+    assert table["R1"].to_dict() == {
+        "voc2007 · resnet50 · input_x_gradient · final": "holds (1 of 1)",
+        "voc2007 · xresnet50 · input_x_gradient · final": "fails (0 of 1)",
+    }
+    assert table["R6"].tolist() == ["holds (1 of 1)"] * 2
+    assert "R10" not in table
+
+
 def test_sentences_are_three_lines(frames: tuple[pd.DataFrame, pd.DataFrame]) -> None:
     first, second, all_ = finding_sentences(frames[0])
     assert first == (
@@ -166,3 +180,4 @@ def test_no_runs_are_no_verdicts() -> None:
     assert comparisons.empty
     assert len(findings_table(findings)) == 13
     assert comparisons_table(comparisons).empty
+    assert settings_table(comparisons).empty
