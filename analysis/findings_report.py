@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
 from analysis.choice import TOLERANCE
@@ -111,11 +113,12 @@ def comparisons_table(comparisons: pd.DataFrame) -> pd.DataFrame:
 def findings_blocks(findings: pd.DataFrame, comparisons: pd.DataFrame) -> list[Block]:
     """The section of a report."""
     by_setting = settings_table(comparisons)
+    each: list[Block] = [Paragraph(BY_SETTING), Table(by_setting)] if len(by_setting) else []
     return [
         Heading(TITLE),
         Paragraph(PAPER),
         Table(findings_table(findings)),
-        *([Paragraph(BY_SETTING), Table(by_setting)] if len(by_setting) else []),
+        *each,
         Table(sentences_table(findings), folded="The sentences in full"),
         Table(comparisons_table(comparisons), folded=f"All {len(comparisons)} comparisons"),
     ]
@@ -133,7 +136,7 @@ def finding_sentences(findings: pd.DataFrame) -> list[str]:
     for verdict in (HOLDS, WEAK, FAILS, UNDECIDED):
         ids = findings.loc[asked & (findings["on_runs"] == verdict), "id"]
         if len(ids):
-            said.append(f"{', '.join(ids)} {verdict}")
+            said.append(f"{verdict} {', '.join(ids)}")
     if not asked.all():
         said.append(f"no runs for {', '.join(findings.loc[~asked, 'id'])}")
     return [*lines, f"The paper's sentences on these runs: {'; '.join(said)}."]
@@ -143,18 +146,18 @@ def _holding(findings: pd.DataFrame) -> list[str]:
     return [_holding_of(row) for row in findings.to_dict("records")]
 
 
-def _comparisons_of(row: dict[str, int]) -> str:
+def _comparisons_of(row: dict[Any, Any]) -> str:
     found = _holding_of(row)
     return "no comparison" if found == NONE else f"{found} comparisons hold"
 
 
-def _holding_of(row: dict[str, int]) -> str:
+def _holding_of(row: dict[Any, Any]) -> str:
     """How many of the comparisons on these runs hold."""
     count = row["holding"] + row["failing"] + row["undecided"]
     return f"{row['holding']} of {count}" if count else NONE
 
 
-def _span(row: dict[str, float]) -> str:
+def _span(row: dict[Any, Any]) -> str:
     """The effects of a finding: -1.0 to 12.3 (sd 0.8)."""
     low, high = percent(row["effect_low"]), percent(row["effect_high"])
     span = low if low == high else f"{low} to {high}"
@@ -168,7 +171,7 @@ def _first(reasons: str) -> str:
     return ("; ".join(parts[:REASONS_SHOWN]) or NONE) + more
 
 
-def _where(row: dict[str, str]) -> str:
+def _where(row: dict[Any, Any]) -> str:
     names = ("dataset", "network", "attribution", "layer", "variant")
     return " · ".join(row[name] for name in names if row[name]) or NONE
 

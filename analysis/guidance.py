@@ -134,7 +134,7 @@ def front(
     return pooled_front(candidates, objectives, CURVE, binning, ties=("lambda_loc", "epoch"))
 
 
-def words(setting: Mapping[str, Any]) -> dict[str, str]:
+def words(setting: Mapping[Any, Any]) -> dict[str, str]:
     """The values of SETTING as people read them; empty where there is nothing to say."""
     found = {name: str(setting[name]) for name in SETTING}
     fraction, dilation = (float(setting[name]) for name in ANNOTATION)

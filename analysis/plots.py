@@ -31,7 +31,7 @@ GRAY = "#555555"
 def titles(settings: pd.DataFrame) -> list[str]:
     """What sets each of the settings apart from the others, for the heads of panels."""
     differing = [name for name in SETTING if name != "layer" and settings[name].nunique() > 1]
-    rows = map(words, settings.to_dict("records"))
+    rows = [words(row) for row in settings.to_dict("records")]
     return [" · ".join([f"{r['layer']} layer", *(r[n] for n in differing if r[n])]) for r in rows]
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, ClassVar
 
-from analysis.findings.evidence import Evidence, Model, exceeds, moved
+from analysis.findings.evidence import Evidence
 from analysis.findings.finding import Comparison, Finding, Key, Outcome
+from analysis.findings.model import Model, exceeds, moved
 from analysis.findings.networks import LOCALIZATION
 from analysis.findings.paper_grid import BCOS, KINDS, VOC, keys
 from analysis.guidance import METRICS

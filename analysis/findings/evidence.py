@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -12,14 +12,13 @@ import numpy as np
 import pandas as pd
 
 from analysis import guidance
-from analysis.choice import TOLERANCE, choices
-from analysis.findings.finding import NAN, Outcome
+from analysis.choice import choices
+from analysis.findings.finding import NAN
+from analysis.findings.model import NO_MODEL, Model
 from analysis.findings.paper_grid import is_paired, kind_of
 from analysis.guidance import BASELINE, CURVE, SETTING, words
 from analysis.pareto import BINNING, pareto_front
 from analysis.styles import label
-
-NO_MODEL = f"no model within {100 * TOLERANCE:g} points of the baseline"
 
 
 class Setting(NamedTuple):
@@ -48,35 +47,6 @@ class Setting(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Model:
-    """A score of a model that was chosen on validation, on test; a difference of two such."""
-
-    value: float
-    """NaN if unknown, -inf if all is known and there is no such model."""
-    accuracy: float = NAN
-    """Its F1 or mAP."""
-    complete: bool = True
-    """Whether all runs that it was to be chosen from have finished."""
-    results: tuple[str, ...] = ()
-    why: str = ""
-
-    @property
-    def known(self) -> bool:
-        """Whether there is a model with a score, chosen from all."""
-        return self.complete and math.isfinite(self.value)
-
-    def minus(self, other: Model) -> Model:
-        """The gain over another."""
-        return Model(
-            value=self.value - other.value,
-            accuracy=self.accuracy - other.accuracy,
-            complete=self.complete and other.complete,
-            results=(*self.results, *other.results),
-            why=self.why or other.why,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
 class Evidence:
     """All guided trainings of a report, judged by F1 or by mAP."""
 
@@ -89,7 +59,7 @@ class Evidence:
     """``f1`` or ``map``."""
     front: pd.DataFrame
     """As ``guidance.front`` returns it."""
-    baselines: dict[tuple[Any, ...], dict[str, Any]]
+    baselines: dict[tuple[Any, ...], dict[Any, Any]]
     """The baseline by SETTING and seed."""
     wanted: dict[tuple[Any, ...], set[float]]
     """Lambdas asked for by CURVE."""
@@ -135,15 +105,15 @@ class Evidence:
         return cls.of(nothing, nothing, nothing, rows)
 
     @cached_property
-    def fronts(self) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
+    def fronts(self) -> dict[tuple[Any, ...], list[dict[Any, Any]]]:
         """Pareto-dominant rows by CURVE."""
-        found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+        found: dict[tuple[Any, ...], list[dict[Any, Any]]] = {}
         for row in self.front.to_dict("records"):
             found.setdefault(tuple(row[name] for name in CURVE), []).append(row)
         return found
 
     @cached_property
-    def chosen(self) -> dict[tuple[Any, ...], dict[str, Any]]:
+    def chosen(self) -> dict[tuple[Any, ...], dict[Any, Any]]:
         """Rows of ``choices`` by CURVE and metric."""
         best = choices(self.front, self.references, self.accuracy)
         return _records(best, [*CURVE, "chosen_by"])
@@ -285,35 +255,7 @@ class Evidence:
         return float(self.baselines.get((*setting, seed), {}).get(f"val_{self.accuracy}", NAN))
 
 
-def exceeds(own: Model, rival: Model, by: float = 0.0) -> Outcome:
-    """Whether a score is above another; what no missing run could change is decided.
-
-    A missing run of the rival keeps it from holding, one of its own from failing.
-    """
-    value, other = own.value, rival.value + by
-    verdict: bool | None = None
-    if not (math.isnan(value) or math.isnan(other) or value == other == -math.inf):
-        above = value > other
-        verdict = above if (rival if above else own).complete else None
-    return Outcome(
-        verdict=verdict,
-        why="" if verdict is not None else own.why or rival.why,
-        value=own.value,
-        against=rival.value,
-        accuracy=own.accuracy - rival.accuracy,
-        results=(*own.results, *rival.results),
-    )
-
-
-def moved(own: Model, rival: Model, within: float) -> Outcome:
-    """Whether two scores differ by no more than this; both must be known."""
-    found = exceeds(own, rival)
-    if not (own.known and rival.known):
-        return replace(found, verdict=None, why=own.why or rival.why)
-    return replace(found, verdict=abs(own.value - rival.value) <= within, why="")
-
-
-def _records(rows: pd.DataFrame, by: Sequence[str]) -> dict[tuple[Any, ...], dict[str, Any]]:
+def _records(rows: pd.DataFrame, by: Sequence[str]) -> dict[tuple[Any, ...], dict[Any, Any]]:
     return {tuple(row[name] for name in by): row for row in rows.to_dict("records")}
 
 

@@ -29,7 +29,7 @@ from analysis.findings.losses import (
 from analysis.findings.maps import GradCamIsTheSame, LayersFollowTheTrend
 from analysis.findings.networks import AccuracyGains, BcosLeadsAtInput, FinalAlwaysGains
 from analysis.findings.paper_grid import needs
-from analysis.findings.waterbirds import GuidanceUnlearnsPlaces
+from analysis.findings.waterbirds import GuidanceUnlearnsPlaces, waterbirds_rows
 
 BY_ACCURACY: tuple[Finding, ...] = (
     EnergyLeadsEpg(),
@@ -71,8 +71,10 @@ class MapSaysTheSame(Finding):
 
     def pairs(self, evidence: Evidence) -> list[tuple[Finding, Verdict, Verdict]]:
         """R1 to R6 with their verdicts by F1 and by mAP."""
-        both = (evidence, evidence.by_map)
-        return [(finding, *(finding.verdict(by) for by in both)) for finding in BY_ACCURACY]
+        return [
+            (finding, finding.verdict(evidence), finding.verdict(evidence.by_map))
+            for finding in BY_ACCURACY
+        ]
 
 
 def _agreement(what: str, by_f1: str, by_map: str) -> Comparison:
@@ -124,6 +126,14 @@ def verdicts(
             comparisons += [_comparison(finding.id, "mAP", c) for c in by_map.comparisons]
     names = list(_comparison("", "", Comparison(key=Key("", "", "", ""), metric="", verdict="")))
     return pd.DataFrame(rows), pd.DataFrame(comparisons, columns=names)
+
+
+def waterbirds_verdicts(
+    outcomes: pd.DataFrame, trained: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """R9 alone, of group trainings; arguments as for ``waterbirds_rows``, frames as ``verdicts``."""
+    rows = waterbirds_rows(outcomes, trained)
+    return verdicts(Evidence.of_waterbirds(rows), [GuidanceUnlearnsPlaces()])
 
 
 def _row(finding: Finding, found: Verdict) -> dict[str, object]:

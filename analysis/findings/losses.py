@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from analysis.findings.evidence import Evidence, Setting, exceeds
+from analysis.findings.evidence import Evidence, Setting
 from analysis.findings.finding import (
     FAILS,
     HOLDS,
@@ -22,6 +22,7 @@ from analysis.findings.finding import (
     at_least,
     every,
 )
+from analysis.findings.model import exceeds
 from analysis.findings.paper_grid import BCOS, DATASETS, ENDS, KINDS, VOC, keys
 from analysis.guidance import LOSSES
 from analysis.pareto import coverage

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from analysis.findings.annotations import alone
-from analysis.findings.evidence import Evidence, Model, exceeds, moved
+from analysis.findings.evidence import Evidence
 from analysis.findings.finding import Comparison, Finding, Key, Outcome
+from analysis.findings.model import Model, exceeds, moved
 from analysis.findings.networks import LOCALIZATION
 from analysis.findings.paper_grid import DATASETS, GRAD_CAM, KINDS, VOC, is_paired, keys
 from analysis.guidance import LAYERS, LOSSES, METRICS

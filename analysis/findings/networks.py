@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, ClassVar
 
-from analysis.findings.evidence import Evidence, Model, Setting, exceeds
+from analysis.findings.evidence import Evidence, Setting
 from analysis.findings.finding import NAN, Comparison, Finding, Key, Outcome
 from analysis.findings.losses import of_losses
+from analysis.findings.model import Model, exceeds
 from analysis.findings.paper_grid import BCOS, DATASETS, KINDS, VANILLA, VOC, XDNN, keys
 from analysis.guidance import LOSSES, METRICS
 
@@ -58,7 +59,8 @@ class BcosLeadsAtInput(Finding):
         pools = [(setting, loss) for setting in (own, rival) for loss in losses]
         outcomes = {
             seed: exceeds(
-                *(self.of(evidence, s, losses, seed, quantity, metric) for s in (own, rival))
+                self.of(evidence, own, losses, seed, quantity, metric),
+                self.of(evidence, rival, losses, seed, quantity, metric),
             )
             for seed in evidence.seeds(*pools)
         }

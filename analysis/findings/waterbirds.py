@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -108,7 +108,7 @@ class GuidanceUnlearnsPlaces(Finding):
             return
         guided = rows[rows["loss"] != BASELINE]
         for values, runs in guided.groupby(list(CELL), sort=False, dropna=False):
-            cell = dict(zip(CELL, values, strict=True))
+            cell: dict[str, Any] = dict(zip(CELL, values, strict=True))
             kind, layer = kind_of(cell["network"]), cell["layer"]
             loss, setting = cell["loss"], cell["setting"]
             common = ["dataset", "network", "setting"]

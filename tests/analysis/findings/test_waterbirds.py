@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from analysis.findings.evidence import Evidence
-from analysis.findings.guidance import verdicts
+from analysis.findings.guidance import waterbirds_verdicts
 from analysis.findings.waterbirds import (
     COLUMNS,
     PUBLISHED,
@@ -106,30 +106,25 @@ def test_five_cells_of_the_papers_table_do_not_improve() -> None:
     assert len(PUBLISHED) == 24
 
 
-def test_rows_come_from_accuracies_by_group() -> None:
+def by_group(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame as accuracies by group come, at one lambda."""
     names = {"overall": "accuracy", "g3": "accuracy_g3", "subset": "annotation_seed"}
-    outcomes = table().rename(columns=names).assign(lambda_loc=0.1)
-    trained = outcomes.drop(columns=["accuracy", "accuracy_g3"])
-    trained = trained[trained["loss"] != BASELINE]
-    found = waterbirds_rows(outcomes.iloc[:-1], trained)
-    assert judged(found).comparisons[-1].why == "1 of 4 runs missing"
-    assert judged(waterbirds_rows(outcomes, trained)).on_runs == "holds"
+    return frame.rename(columns=names).assign(lambda_loc=0.1)
+
+
+def test_rows_come_from_accuracies_by_group() -> None:
+    outcomes = by_group(table())
+    trained = outcomes[outcomes["loss"] != BASELINE].drop(columns=["accuracy", "accuracy_g3"])
+    findings, comparisons = waterbirds_verdicts(outcomes, trained)
+    assert findings[["id", "on_runs"]].to_numpy().tolist() == [["R9", "holds"]]
+    assert len(comparisons) == 8
+    _, comparisons = waterbirds_verdicts(outcomes.iloc[:-1], trained)
+    assert comparisons["why"].iloc[-1] == "1 of 4 runs missing"
 
 
 def test_lambdas_are_not_averaged() -> None:
-    names = {"overall": "accuracy", "g3": "accuracy_g3", "subset": "annotation_seed"}
-    outcomes = table().rename(columns=names).assign(lambda_loc=0.1)
-    outcomes.loc[
-        outcomes["subset" if "subset" in outcomes else "annotation_seed"] == 1, "lambda_loc"
-    ] = 0.2
-    outcomes.loc[outcomes["loss"] == "l1", "lambda_loc"] += 1
-    trained = outcomes[outcomes["loss"] != BASELINE]
-    found = judged(waterbirds_rows(outcomes, trained))
+    outcomes = by_group(table())
+    outcomes.loc[outcomes["annotation_seed"] == 1, "lambda_loc"] = 0.2
+    found = judged(waterbirds_rows(outcomes, outcomes[outcomes["loss"] != BASELINE]))
     assert {c.seeds for c in found.comparisons} == {2}
     assert found.comparisons[0].variant == "lambda_loc=0.1"
-
-
-def test_findings_of_group_trainings_are_one_row() -> None:
-    findings, comparisons = verdicts(Evidence.of_waterbirds(table()), [R9])
-    assert findings["on_runs"].tolist() == ["holds"]
-    assert len(comparisons) == 8
