@@ -131,7 +131,7 @@ def verdicts(
 def waterbirds_verdicts(
     outcomes: pd.DataFrame, trained: pd.DataFrame
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """R9 alone, of group trainings; arguments as for ``waterbirds_rows``, frames as ``verdicts``."""
+    """R9 alone: arguments as for ``waterbirds_rows``, frames as ``verdicts``."""
     rows = waterbirds_rows(outcomes, trained)
     return verdicts(Evidence.of_waterbirds(rows), [GuidanceUnlearnsPlaces()])
 
