@@ -77,8 +77,8 @@ class Evidence:
     ) -> Evidence:
         """From the frames of ``guidance``.
 
-        Judged by mAP only epochs count that were tested: trainings test what is Pareto-dominant
-        with F1, the best F1 and the last epoch.
+        Departs: judged by mAP only epochs count that were tested, that is, what is Pareto-dominant
+            with F1, the best F1 and the last epoch of each training.
         """
         tested = candidates if accuracy == "f1" else candidates.dropna(subset=f"test_{accuracy}")
         front = guidance.front(tested, accuracy=accuracy)
