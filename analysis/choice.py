@@ -13,7 +13,7 @@ CHOSEN_BY = ("epg", "box_iou_tuned")
 """Metrics whose best model is looked for."""
 
 
-def choices(front: pd.DataFrame, references: pd.DataFrame) -> pd.DataFrame:
+def choices(front: pd.DataFrame, references: pd.DataFrame, accuracy: str = "f1") -> pd.DataFrame:
     """For each curve and each of CHOSEN_BY the best member whose F1 is within TOLERANCE.
 
     Chosen on validation, against the baseline's F1 on validation.
@@ -21,6 +21,7 @@ def choices(front: pd.DataFrame, references: pd.DataFrame) -> pd.DataFrame:
     Args:
         front: Pareto-dominant rows, as ``guidance.front`` returns them.
         references: as ``guidance.references`` returns them.
+        accuracy: what may not be lost, ``f1`` or ``map``.
 
     Returns:
         One row per (CURVE, ``chosen_by``) with lambda_loc, epoch, val_* and test_* of the chosen
@@ -28,17 +29,18 @@ def choices(front: pd.DataFrame, references: pd.DataFrame) -> pd.DataFrame:
 
     Source: Model Guidance (Rao et al., ICCV 2023), appendix D.1.1.
     """
-    baselines = references[references["reference"] == BASELINE].dropna(subset="val_f1")
-    baseline_f1 = baselines.set_index([*SETTING, "seed"])["val_f1"].to_dict()
+    x = f"val_{accuracy}"
+    baselines = references[references["reference"] == BASELINE].dropna(subset=x)
+    baseline_x = baselines.set_index([*SETTING, "seed"])[x].to_dict()
     rows = []
     for values, members in front.groupby(list(CURVE)):
         key = dict(zip(CURVE, values, strict=True))
         for metric in CHOSEN_BY:
-            f1 = baseline_f1.get(tuple(key[name] for name in (*SETTING, "seed")))
+            least = baseline_x.get(tuple(key[name] for name in (*SETTING, "seed")))
             chosen = (
                 None
-                if f1 is None
-                else best_within_f1_loss(members, f1, f"val_{metric}", TOLERANCE, f1="val_f1")
+                if least is None
+                else best_within_f1_loss(members, least, f"val_{metric}", TOLERANCE, f1=x)
             )
             rows.append({**key, "chosen_by": metric, **({} if chosen is None else chosen)})
     columns = [*CURVE, "chosen_by", *front.columns.drop(list(CURVE))]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -20,7 +21,11 @@ METRICS = {
 """Metric keys and what tables call them; fractions in [0, 1], higher is better."""
 OBJECTIVES = ("val_f1", "val_epg", "val_box_iou_tuned")
 """What Pareto-dominance is decided on: three objectives, all of the validation split."""
-SETTING = ("dataset", "network", "attribution", "layer", "variant")
+ACCURACIES = ("f1", "map")
+"""What a model is judged by besides its maps: F1, and mAP in the supplement."""
+ANNOTATION = {"annotated_fraction": 1.0, "dilation": 0.0}
+"""How boxes are used, and what a training without such a parameter does: all, and as they are."""
+SETTING = ("dataset", "network", "attribution", "layer", *ANNOTATION, "variant")
 """What is held fixed when losses are compared; ``variant`` names what else differs."""
 CURVE = (*SETTING, "loss", "seed")
 """What one front is pooled over: all lambdas and epochs that share these."""
@@ -52,9 +57,14 @@ def guided(runs: Runs) -> pd.DataFrame:
         for name in runs.parameters
         if name not in of_loss
         and name != "lambda_loc"
+        and name not in ANNOTATION
         and not re.fullmatch(r"(start\.)*seed", name)
     ]
+    annotation = {
+        name: _column(rows, name).fillna(usual).astype(float) for name, usual in ANNOTATION.items()
+    }
     rows = rows.assign(
+        **annotation,
         dataset=_nested(rows, r"data(set)?\.name"),
         network=_nested(rows, r"network\.name"),
         attribution=_column(rows, "attribution.name"),
@@ -63,8 +73,8 @@ def guided(runs: Runs) -> pd.DataFrame:
         seed=_column(rows, "seed"),
         lambda_loc=_column(rows, "lambda_loc"),
     ).fillna(dict.fromkeys(SETTING[:-1], "unknown"))
-    rows["variant"] = _differences(rows, SETTING[:-1], others)
-    differing = _differences(rows, (*SETTING[:-1], "loss"), of_loss)
+    rows["variant"] = _differences(rows, SETTING[:4], others)
+    differing = _differences(rows, (*SETTING[:4], "loss"), of_loss)
     rows["loss"] = rows["loss"].where(differing == "", rows["loss"] + " " + differing)
     return rows
 
@@ -112,18 +122,31 @@ def references(runs: Runs) -> pd.DataFrame:
     return in_order(pd.DataFrame(rows, columns=columns), ["reference"])
 
 
-def front(candidates: pd.DataFrame, binning: float | None = BINNING) -> pd.DataFrame:
+def front(
+    candidates: pd.DataFrame, binning: float | None = BINNING, accuracy: str = "f1"
+) -> pd.DataFrame:
     """The Pareto-dominant rows of each curve, pooled over lambda and epoch.
 
-    Decided on OBJECTIVES; of equals the smallest lambda and then the earliest epoch stays.
+    Decided on OBJECTIVES, with ``accuracy`` (one of ACCURACIES) in the place of F1; of equals the
+    smallest lambda and then the earliest epoch stays.
     """
-    return pooled_front(candidates, OBJECTIVES, CURVE, binning, ties=("lambda_loc", "epoch"))
+    objectives = (f"val_{accuracy}", *OBJECTIVES[1:])
+    return pooled_front(candidates, objectives, CURVE, binning, ties=("lambda_loc", "epoch"))
+
+
+def words(setting: Mapping[Any, Any]) -> dict[str, str]:
+    """The values of SETTING as people read them; empty where there is nothing to say."""
+    found = {name: str(setting[name]) for name in SETTING}
+    fraction, dilation = (float(setting[name]) for name in ANNOTATION)
+    found["annotated_fraction"] = "" if fraction == 1 else f"{100 * fraction:g} % annotated"
+    found["dilation"] = "" if dilation == 0 else f"boxes dilated by {100 * dilation:g} %"
+    return found
 
 
 def in_order(rows: pd.DataFrame, then: Iterable[str] = ()) -> pd.DataFrame:
     """Rows by setting (layers from input to final), loss (as in the paper), seed, and as said."""
     ranks = {"layer": LAYERS, "loss": (BASELINE, CONTROL, *LOSSES)}
-    names = ("dataset", "network", "attribution", "variant", "layer", "loss", "seed")
+    names = ("dataset", "network", "attribution", *ANNOTATION, "variant", "layer", "loss", "seed")
 
     def rank(column: pd.Series) -> pd.Series:
         known = ranks.get(str(column.name))

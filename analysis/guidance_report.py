@@ -8,21 +8,29 @@ from dataclasses import dataclass, fields
 
 import pandas as pd
 
-from analysis import findings, guidance, tables
+from analysis import guidance, tables
 from analysis.choice import choices, summary, volumes
 from analysis.document import Block, Heading, Interactive, Paragraph, Picture, Table
-from analysis.guidance import SETTING
+from analysis.findings.evidence import Evidence
+from analysis.findings.guidance import verdicts
+from analysis.findings_report import (
+    PAPER,
+    TITLE,
+    finding_sentences,
+    findings_blocks,
+    findings_compact,
+)
+from analysis.guidance import SETTING, words
 from analysis.interactive import interactive_front
 from analysis.panel import heading, panel_columns, panel_figure, panel_reading, read_examples
 from analysis.plots import front_figure, reading, sheets
+from analysis.positive_control import positive_control
 from analysis.runs import Runs
 from analysis.sentences import (
     CONTROL,
     FRONTS,
     NO_FRONT,
-    PAPER,
     SUMMARY,
-    claim_sentences,
     control_sentence,
 )
 
@@ -38,8 +46,8 @@ class GuidanceFrames:
     choices: pd.DataFrame
     summary: pd.DataFrame
     control: pd.DataFrame
-    claim_seeds: pd.DataFrame
-    claims: pd.DataFrame
+    findings: pd.DataFrame
+    comparisons: pd.DataFrame
 
     @classmethod
     def of(cls, runs: Runs) -> GuidanceFrames:
@@ -48,7 +56,7 @@ class GuidanceFrames:
         references = guidance.references(runs)
         front = guidance.front(candidates)
         chosen = choices(front, references)
-        seeds = findings.claim_seeds(chosen, guided)
+        judged, comparisons = verdicts(Evidence.of(guided, candidates, references))
         return cls(
             guided=guided,
             candidates=candidates,
@@ -56,9 +64,9 @@ class GuidanceFrames:
             front=front,
             choices=chosen,
             summary=summary(chosen, volumes(front), references),
-            control=findings.positive_control(candidates, references),
-            claim_seeds=seeds,
-            claims=findings.claims(seeds),
+            control=positive_control(candidates, references),
+            findings=judged,
+            comparisons=comparisons,
         )
 
     def csvs(self) -> dict[str, pd.DataFrame]:
@@ -80,10 +88,7 @@ class GuidanceFrames:
             Heading("Does guidance move what it guides?"),
             Paragraph(CONTROL),
             Table(tables.control_table(self.control)),
-            Heading("What the paper says, and what these runs show"),
-            Paragraph(PAPER),
-            Table(tables.claims_table(self.claims)),
-            Table(tables.claim_seeds_table(self.claim_seeds), folded="Seed by seed"),
+            *findings_blocks(self.findings, self.comparisons),
             *_panels(runs, self),
             Heading("Every Pareto-dominant model"),
             Paragraph(FRONTS),
@@ -101,7 +106,7 @@ class GuidanceFrames:
             ("Pareto-dominant models", FRONTS, tables.fronts_table(self.front, self.references)),
             ("What each loss reaches", SUMMARY, tables.summary_table(self.summary)),
             ("Does guidance move what it guides?", CONTROL, tables.control_table(self.control)),
-            ("What the paper says", PAPER, tables.claims_table(self.claims)),
+            (TITLE, PAPER, findings_compact(self.findings)),
         ]
         texts = [
             "\n".join([title.upper(), textwrap.fill(note, tables.WIDTH), "", tables.text(table)])
@@ -110,10 +115,10 @@ class GuidanceFrames:
         return "\n\n".join(texts)
 
     def short_lines(self) -> list[str]:
-        """What follows, a sentence each: the positive control and the paper's claims."""
+        """What follows, a sentence each: the positive control and the paper's findings."""
         if self.candidates.empty:
             return [NO_FRONT]
-        return [control_sentence(self.control), *claim_sentences(self.claims)]
+        return [control_sentence(self.control), *finding_sentences(self.findings)]
 
 
 def _fronts(frames: GuidanceFrames) -> list[Block]:
@@ -140,7 +145,8 @@ def _panels(runs: Runs, frames: GuidanceFrames) -> list[Block]:
         shown = [(title, examples) for title, examples in loaded if examples is not None]
         if shown:
             caption = panel_reading(shown)
-            setting = " · ".join(str(value) for value in values if value != "")
+            said = words(dict(zip(SETTING, values, strict=True)))
+            setting = " · ".join(filter(None, said.values()))
             title = f"{setting} · seed {part['seed'].iloc[0]}"
             name = "_".join(["maps", *re.findall(r"\w+", setting)])
             found.append(Picture(panel_figure(shown, title, caption), name, caption))

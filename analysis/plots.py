@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 
 from analysis.attainment import attainment
 from analysis.choice import CHOSEN_BY, TOLERANCE
-from analysis.guidance import BASELINE, CONTROL, SETTING
+from analysis.guidance import BASELINE, CONTROL, SETTING, words
 from analysis.styles import STYLES, Style, label, styles
 from analysis.tables import percent
 
@@ -31,31 +31,37 @@ GRAY = "#555555"
 def titles(settings: pd.DataFrame) -> list[str]:
     """What sets each of the settings apart from the others, for the heads of panels."""
     differing = [name for name in SETTING if name != "layer" and settings[name].nunique() > 1]
-    rows = settings.to_dict("records")
-    return [
-        " · ".join([f"{r['layer']} layer", *(str(r[n]) for n in differing if r[n])]) for r in rows
-    ]
+    rows = [words(row) for row in settings.to_dict("records")]
+    return [" · ".join([f"{r['layer']} layer", *(r[n] for n in differing if r[n])]) for r in rows]
 
 
 def shared(settings: pd.DataFrame) -> str:
     """What all the settings have in common, as one line."""
     alike = [name for name in SETTING if name != "layer" and settings[name].nunique() == 1]
-    return " · ".join(str(settings[name].iloc[0]) for name in alike if settings[name].iloc[0])
+    said = words(settings.iloc[0].to_dict())
+    return " · ".join(said[name] for name in alike if said[name])
 
 
 def sheets(candidates: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Which settings go together into one figure, by the figure's name.
 
-    One figure if they fit side by side, else one per layer (and dataset, if there are several).
+    One figure if they fit side by side, else one per layer (and dataset, if there are several); of
+    more than ACROSS also one per network, and then several of ACROSS at most.
     """
     settings = candidates[list(SETTING)].drop_duplicates(ignore_index=True)
     if len(settings) <= ACROSS:
         return {"fronts": settings} if len(settings) else {}
     by = ["dataset", "layer"] if settings["dataset"].nunique() > 1 else ["layer"]
-    return {
-        "_".join(["fronts", *map(str, key)]): part.reset_index(drop=True)
-        for key, part in settings.groupby(by, sort=False)
-    }
+    found = {}
+    for key, part in settings.groupby(by, sort=False):
+        wide = len(part) > ACROSS and part["network"].nunique() > 1
+        for network, of_network in part.groupby("network", sort=False) if wide else [("", part)]:
+            for start in range(0, len(of_network), ACROSS):
+                number = str(start // ACROSS + 1) if len(of_network) > ACROSS else ""
+                name = "_".join(["fronts", *map(str, key), *filter(None, [str(network), number])])
+                rows = of_network.iloc[start : start + ACROSS]
+                found[name] = rows.reset_index(drop=True)
+    return found
 
 
 def of_setting(rows: pd.DataFrame, setting: pd.Series) -> pd.DataFrame:

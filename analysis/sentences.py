@@ -5,10 +5,10 @@ from __future__ import annotations
 import pandas as pd
 
 from analysis.choice import TOLERANCE
-from analysis.findings import CLAIMS, RATIO, verdict
 from analysis.pareto import BINNING
 from analysis.plots import titles
-from analysis.tables import mean_and_sd, percent, ratio
+from analysis.positive_control import RATIO
+from analysis.tables import percent, ratio
 
 FRONTS = (
     "Chosen on validation from F1, EPG and IoU at the tuned threshold, pooled over lambda and "
@@ -31,38 +31,21 @@ CONTROL = (
     "seeds, in percent. The spread is the larger of the two standard deviations; the control "
     f"passes if the difference is more than {RATIO:g} times the spread."
 )
-PAPER = (
-    "Model Guidance (Rao et al., ICCV 2023), section 5.1. Compared are the test values of the "
-    f"models chosen on validation within {100 * TOLERANCE:g} points of the baseline's F1: the "
-    "named loss minus the best of its rivals, in points. A claim agrees or disagrees only if at "
-    "least two seeds all say the same, at every setting; missing runs leave it undecided."
-)
+MANY = 4
+"""Settings that a sentence names one by one; of more only those that stand out."""
 NO_FRONT = "No guided training has finished: there is no front to show and nothing to conclude."
 
 
 def control_sentence(control: pd.DataFrame) -> str:
     """The positive control at each setting, from ``findings.positive_control``."""
     said = []
+    passing = control["verdict"] == "pass"
+    if len(control) > MANY:
+        said.append(f"passes at {passing.sum()} of {len(control)} settings")
+        control = control[~passing]
     for where, row in zip(titles(control), control.to_dict("records"), strict=True):
         numbers = f" ({percent(row['difference'])} points, {ratio(row['ratio'])} times the spread)"
         said.append(f"{where}: {row['verdict']}{numbers if pd.notna(row['ratio']) else ''}")
     return (
         f"Positive control, EPG at the largest Energy lambda against lambda = 0. {'; '.join(said)}."
     )
-
-
-def claim_sentences(claims: pd.DataFrame) -> list[str]:
-    """Each claim of the paper with what the runs say, from ``findings.claims``."""
-    sentences = []
-    for claim in CLAIMS:
-        rows = claims[claims["claim"] == claim.name]
-        said = []
-        for where, row in zip(titles(rows), rows.to_dict("records"), strict=True):
-            difference = f"difference {mean_and_sd(row['difference'], row['sd'])} points, "
-            known = difference if pd.notna(row["difference"]) else ""
-            agree = f"{row['agreeing']} of {row['seeds']} seeds agree"
-            why = f" ({row['why']})" if row["why"] else ""
-            said.append(f"{where}: {known}{agree}, {row['disagreeing']} disagree{why}")
-        numbers = "; ".join(said) or "No run at such a layer"
-        sentences.append(f"The paper says: {claim.name}. These runs: {verdict(rows)}. {numbers}.")
-    return sentences

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from analysis.choice import CHOSEN_BY
-from analysis.guidance import METRICS, SETTING, in_order
+from analysis.guidance import METRICS, in_order, words
 from analysis.runs import Runs
 
 NONE = "\N{EN DASH}"
@@ -39,7 +39,7 @@ def ratio(value: float) -> str:
 
 def setting_names(rows: pd.DataFrame) -> pd.Series:
     """The columns of SETTING as one line per row."""
-    return rows[list(SETTING)].apply(lambda r: " · ".join(str(v) for v in r if v != ""), axis=1)
+    return rows.apply(lambda r: " · ".join(filter(None, words(r.to_dict()).values())), axis=1)
 
 
 def counts_table(runs: Runs) -> pd.DataFrame:
@@ -131,38 +131,6 @@ def control_table(control: pd.DataFrame) -> pd.DataFrame:
             "spread": control["spread"].map(percent),
             "ratio": control["ratio"].map(ratio),
             "verdict": control["verdict"],
-        }
-    )
-
-
-def claims_table(claims: pd.DataFrame) -> pd.DataFrame:
-    """What the paper says against what the runs show; differences on test, in points."""
-    return pd.DataFrame(
-        {
-            "the paper says": claims["claim"],
-            "setting": setting_names(claims) if len(claims) else [],
-            "seeds": claims["seeds"].map(number),
-            "agree": claims["agreeing"].map(number),
-            "disagree": claims["disagreeing"].map(number),
-            "difference": list(map(mean_and_sd, claims["difference"], claims["sd"])),
-            "verdict": claims["verdict"],
-        }
-    )
-
-
-def claim_seeds_table(seeds: pd.DataFrame) -> pd.DataFrame:
-    """The numbers behind ``claims_table``, seed by seed; test values in percent."""
-    return pd.DataFrame(
-        {
-            "the paper says": seeds["claim"],
-            "setting": setting_names(seeds) if len(seeds) else [],
-            "seed": seeds["seed"].map(number),
-            "its loss": seeds["value"].map(percent),
-            "best rival": seeds["rival"].replace("", NONE),
-            "rival's": seeds["rival_value"].map(percent),
-            "difference": seeds["difference"].map(percent),
-            "verdict": seeds["verdict"],
-            "why": seeds["why"],
         }
     )
 

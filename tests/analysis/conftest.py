@@ -400,6 +400,8 @@ def curve() -> Callable[..., dict[str, Any]]:
             "network": "net",
             "attribution": "ixg",
             "layer": "final",
+            "annotated_fraction": 1.0,
+            "dilation": 0.0,
             "variant": "",
         }
         usual |= {"loss": "energy", "seed": 0, "lambda_loc": 0.005, "epoch": 1, "result_id": "r"}

@@ -40,6 +40,19 @@ def test_best_model_may_lose_five_points_and_no_more(
     assert found.loc["epg", "test_epg"] == pytest.approx(0.59)
 
 
+def test_five_points_of_map_may_be_lost_where_map_is_asked_for(
+    curve: Curve, references: pd.DataFrame
+) -> None:
+    front = pd.DataFrame(
+        [
+            curve(0.10, 0.60, epoch=1, val_map=references["val_map"].iloc[0] - 0.05),
+            curve(0.80, 0.90, epoch=2, val_map=references["val_map"].iloc[0] - 0.06),
+        ]
+    )
+    found = choices(front, references, "map").set_index("chosen_by")
+    assert found.loc["epg", "epoch"] == 1
+
+
 def test_test_values_choose_nothing(curve: Curve, references: pd.DataFrame) -> None:
     front = pd.DataFrame([curve(epg=0.6, epoch=1), curve(epg=0.5, epoch=2, test_epg=0.99)])
     found = choices(front, references).set_index("chosen_by")

@@ -8,7 +8,17 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from analysis.guidance import BASELINE, CONTROL, candidates, front, guided, in_order, references
+from analysis.guidance import (
+    BASELINE,
+    CONTROL,
+    CURVE,
+    candidates,
+    front,
+    guided,
+    in_order,
+    references,
+    words,
+)
 from analysis.runs import Runs, load
 
 
@@ -135,6 +145,47 @@ def test_loss_with_another_field_is_another_loss_at_the_same_setting(
         "c": "l1",
     }
     assert set(found["variant"]) == {""}
+
+
+def test_shares_and_dilations_are_columns_that_keep_curves_apart(
+    make_runs: Callable[..., Runs],
+) -> None:
+    rows = [
+        training("all", annotated_fraction=1.0),
+        training("few", annotated_fraction=0.01, lambda_loc=0.5),
+        training("wide", annotated_fraction=1.0, dilation=0.25),
+        training("silent"),
+        training("other", loss__name="l1", annotated_fraction=0.01, epochs=2),
+    ]
+    epochs = [(row["result_id"], 1, {"val/f1": 0.5}) for row in rows]
+    found = guided(make_runs(rows, epochs)).set_index("result_id")
+    columns = found[["annotated_fraction", "dilation", "variant"]].T.to_dict("list")
+    assert columns == {
+        "all": [1.0, 0.0, "epochs=8"],
+        "few": [0.01, 0.0, "epochs=8"],
+        "wide": [1.0, 0.25, "epochs=8"],
+        "silent": [1.0, 0.0, "epochs=8"],
+        "other": [0.01, 0.0, "epochs=2"],
+    }
+    curves = candidates(make_runs(rows, epochs)).groupby(list(CURVE))["result_id"].agg(set)
+    assert sorted(map(sorted, curves)) == [["all", "silent"], ["few"], ["other"], ["wide"]]
+
+
+def test_shares_and_dilations_are_said_where_they_are_not_usual(
+    curve: Callable[..., dict[str, Any]],
+) -> None:
+    assert words(curve())["annotated_fraction"] == words(curve())["dilation"] == ""
+    said = words(curve(annotated_fraction=0.01, dilation=0.25))
+    assert (said["annotated_fraction"], said["dilation"]) == (
+        "1 % annotated",
+        "boxes dilated by 25 %",
+    )
+
+
+def test_front_by_map_has_map_in_the_place_of_f1(curve: Callable[..., dict[str, Any]]) -> None:
+    rows = pd.DataFrame([curve(0.8, epoch=1, val_map=0.1), curve(0.7, epoch=2, val_map=0.9)])
+    assert front(rows)["epoch"].tolist() == [1]
+    assert front(rows, accuracy="map")["epoch"].tolist() == [2]
 
 
 def test_control_must_agree_in_all_but_what_guidance_alone_uses(

@@ -11,6 +11,7 @@ import pytest
 
 from analysis.choice import choices
 from analysis.guidance import BASELINE, CONTROL, LAYERS, LOSSES, SETTING
+from analysis.guidance import front as pareto
 from analysis.interactive import hover, interactive_front
 from analysis.plots import front_figure, reading, shared, sheets, titles
 from analysis.styles import SPARE, STYLES, styles
@@ -99,6 +100,36 @@ def test_many_settings_are_split_by_layer(curve: Curve) -> None:
     assert list(found) == [f"fronts_{layer}" for layer in LAYERS]
     assert titles(found["fronts_input"]) == ["input layer · small", "input layer · large"]
     assert shared(found["fronts_input"]) == "digits · ixg"
+
+
+def test_a_figure_holds_no_more_settings_than_can_be_read(curve: Curve) -> None:
+    shares = [{"annotated_fraction": f} for f in (0.01, 0.1, 1.0)]
+    rows = [
+        curve(network=net, **way)
+        for net in ("small", "large")
+        for way in [*shares, *({"dilation": d} for d in (0.1, 0.25, 0.5))]
+    ]
+    found = sheets(pd.DataFrame(rows))
+    names = ["small_1", "small_2", "large_1", "large_2"]
+    assert list(found) == [f"fronts_final_{name}" for name in names]
+    assert [len(part) for part in found.values()] == [4, 2, 4, 2]
+    assert titles(found["fronts_final_small_2"]) == [
+        "final layer · boxes dilated by 25 %",
+        "final layer · boxes dilated by 50 %",
+    ]
+
+
+def test_line_is_the_front_in_two_dimensions_and_marks_are_that_in_three(curve: Curve) -> None:
+    points = [(0.80, 0.50, 0.2), (0.70, 0.60, 0.2), (0.65, 0.55, 0.9), (0.60, 0.40, 0.1)]
+    candidates = pd.DataFrame([curve(*point, epoch=i) for i, point in enumerate(points)])
+    members = pareto(candidates)
+    references = pd.DataFrame([curve(reference=BASELINE)]).drop(columns=["loss", "lambda_loc"])
+    figure = front_figure(sheets(candidates)["fronts"], candidates, members, references, "")
+    upper = figure.axes[0]
+    (line,) = (line for line in upper.lines if line.get_drawstyle() == "steps-pre")
+    drawn = {(round(x), round(y)) for x, y in zip(*line.get_data(), strict=True)}
+    assert drawn == {(80, 50), (70, 60), (65, 60)}  # at 65 the step of the point at 70
+    assert [len(marks.get_offsets()) for marks in upper.collections[:2]] == [4, 3]
 
 
 def test_no_candidates_make_no_figure(curve: Curve) -> None:

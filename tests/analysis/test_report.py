@@ -61,8 +61,9 @@ def test_tables_say_what_was_run_and_what_follows(written: dict[str, Path]) -> N
     text = written["report.md"].read_text()
     assert "45 results, 44 of them finished" in text
     assert "lower the learning rate or lambda" in text
-    assert "L1 leads IoU at the final layer. These runs: agrees." in text
-    assert "Energy leads EPG. These runs: undecided." in text  # its training at mid1 failed
+    assert "(R2): L1 leads IoU at the final layer. These runs: fails, " in text
+    assert "(R1): Energy leads EPG. These runs:" in text
+    assert "## What the paper says (R1-R13)" in text
     assert re.search(r"input layer.{0,40}: pass", text)
 
 
@@ -72,7 +73,11 @@ def test_tables_are_kept_whole_as_csv(written: dict[str, Path]) -> None:
     assert len(candidates) == 96
     assert 0 < len(front) < 96
     assert front["val_epg"].between(0, 1).all()
-    assert set(pd.read_csv(written["guidance_claims.csv"])["verdict"]) == {"agrees", "undecided"}
+    findings = pd.read_csv(written["guidance_findings.csv"])
+    assert findings["id"].tolist() == [f"R{i}" for i in range(1, 14)]
+    assert set(findings["on_grid"]) == {"undecided"}  # the sample is on neither dataset
+    comparisons = pd.read_csv(written["guidance_comparisons.csv"])
+    assert {"R1", "R2", "R5", "R6", "R10", "R12", "R13"} == set(comparisons["finding"])
 
 
 def test_text_fits_a_terminal(store) -> None:
@@ -89,7 +94,7 @@ def test_some_results_make_a_report_of_their_own(store, tmp_path: Path) -> None:
     front = pd.read_csv(tmp_path / "guidance_front.csv")
     assert set(front["result_id"]) <= set(wanted)
     text = (tmp_path / "report.md").read_text()
-    assert "Energy leads EPG. These runs: undecided." in text
+    assert "Energy leads EPG. These runs: undecided, no comparison." in text
     assert "needs >= 2 seeds" in text
 
 
