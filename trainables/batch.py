@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -57,3 +57,30 @@ class Batch:
         index = torch.arange(len(images), device=images.device)
         ids = [str(i) for i in range(len(images))]
         return cls(images=images, image_ids=ids, image_index=index, targets=targets, masks=masks)
+
+    def explaining(self, chosen: Tensor) -> Batch:
+        """The same images, asked only for the chosen explanations, (N,), bool."""
+        parts = {"masks": self.masks, "segments": self.segments}
+        return replace(
+            self,
+            image_index=self.image_index[chosen],
+            targets=self.targets[chosen],
+            **{name: part if part is None else part[chosen] for name, part in parts.items()},
+        )
+
+    def explained_alone(self) -> tuple[Batch, Tensor]:
+        """The images that are explained, without the others, and the positions of all images.
+
+        The positions, (B,), name first those of the smaller batch in its order, then the others.
+        """
+        asked = torch.zeros(len(self.images), dtype=torch.bool, device=self.images.device)
+        asked[self.image_index] = True
+        rows, others = asked.nonzero().squeeze(1), (~asked).nonzero().squeeze(1)
+        smaller = replace(
+            self,
+            images=self.images[rows],
+            image_ids=[self.image_ids[row] for row in rows.tolist()],
+            image_index=torch.searchsorted(rows, self.image_index),
+            labels=None if self.labels is None else self.labels[rows],
+        )
+        return smaller, torch.cat([rows, others])

@@ -15,6 +15,7 @@ from data_pipelines.dataset import Dataset
 from data_pipelines.image_set import ImageSet
 from trainables.metrics.classification import ClassificationMetric
 from trainables.models.network import Network
+from trainables.models.pretrained import PretrainedWeights
 from trainables.scoring import score
 from trainables.training import Losses, Training, best_epoch
 from trainables.trial import Trial
@@ -24,7 +25,7 @@ Objective = Literal["bce", "ce"]
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierTraining(Training):
-    """Training from random weights; the epoch is selected on the validation split.
+    """Training from random or pretrained weights; the epoch is selected on the validation split.
 
     Source: Model Guidance (Rao et al., ICCV 2023), section 4 and D.1.1, for several classes an
         image.
@@ -39,13 +40,17 @@ class ClassifierTraining(Training):
     """Side that images are resized to, aspect ignored. 224 in the paper."""
     epochs: int = field(default=300)
     """300 on VOC, 60 on COCO."""
+    pretrained: PretrainedWeights | None = None
+    """A checkpoint file to start from, its head replaced. ImageNet's in the paper; None starts from
+    random weights."""
     objective: Objective = "bce"
     """Binary cross-entropy on every class, selected by F1; or cross-entropy over the classes, for
     images of exactly one, selected by accuracy."""
 
     @property
     def label(self) -> str:
-        return f"baseline {self.network.key} seed {self.seed}"
+        start = "" if self.pretrained is None else f" from {self.pretrained.key}"
+        return f"baseline {self.network.key}{start} seed {self.seed}"
 
     @property
     def baseline(self) -> ClassifierTraining:
@@ -78,7 +83,9 @@ class ClassifierTraining(Training):
         return self.epochs * (3.0 * images["train"] + images["val"])
 
     def check(self) -> None:
-        """Nothing beyond construction."""
+        """The pretrained weights fit the network."""
+        if self.pretrained is not None:
+            self.pretrained.check(self.network)
 
     def keeps(self, history: list[dict[str, float]]) -> set[int]:
         """The best epoch on validation, which dependents start from, and the last."""
@@ -89,6 +96,8 @@ class ClassifierTraining(Training):
         if self.objective == "ce":
             single_labels(images)
         model = self.network.build(len(images.classes))
+        if self.pretrained is not None:
+            self.pretrained.load(model.module, self.network)
         model.module.to(trial.device)
 
         def step(_epoch: int, batch: np.ndarray) -> Losses:

@@ -17,6 +17,7 @@ import trainables.metrics  # noqa: F401  (each registers its classes)
 from data_pipelines.boxes import annotated_subset
 from data_pipelines.dataset import Dataset
 from data_pipelines.image_set import ImageSet
+from trainables.arrangement import BACKWARD_COST
 from trainables.attribution.attribution import Attribution
 from trainables.attribution_evaluation import (
     AttributionEvaluation,
@@ -26,6 +27,7 @@ from trainables.attribution_evaluation import (
 )
 from trainables.batch import Batch
 from trainables.classifier_training import ClassifierTraining
+from trainables.coupling import coupled_behind
 from trainables.losses.loss import Loss
 from trainables.models.network import Model
 from trainables.passes import Passes
@@ -54,7 +56,9 @@ class GuidedTraining(Training):
     Source: Model Guidance (Rao et al., ICCV 2023), equation 1, section 4 and the authors' code.
     Departs: pairs whose mask is empty (a box rounded to nothing) are left out of the localization
         loss; there
-        the reference's PPCE is NaN and its other losses give no signal.
+        the reference's PPCE is NaN and its other losses give no signal. A B-cos network behind a
+        layer is the network itself; the reference pools before the first norm there, which in
+        train mode is another function.
     """
 
     name: ClassVar[str] = "guided_training"
@@ -151,8 +155,11 @@ class GuidedTraining(Training):
         if self.attribution is None:
             return self.epochs * (3.0 * images["train"] + images["val"])
         step = STEP_COST.get(getattr(self.attribution, "layer", "input"), STEP_COST["input"])
+        paying = 1 - (1 - self.annotated_fraction) ** self.batch_size  # batches with an annotation
         maps = 1 + 1.5 * (step - 3.0) / 3.3  # about 1.5 classes an image
-        return self.epochs * (step * images["train"] + maps * images["val"]) + maps * images["test"]
+        training = 3.0 + paying * (step - 3.0)  # at most: only batch statistics make all pay
+        evaluation = maps * (self.epochs * images["val"] + images["test"])
+        return self.epochs * training * images["train"] + evaluation
 
     def check(self) -> None:
         """The layer exists in the network."""
@@ -237,14 +244,18 @@ def guided_step(
 ) -> tuple[float, float]:
     """One forward, one explanation backward, one outer backward; leaves the gradients.
 
+    Only annotated images pay for explanations where the others do not change their maps. Where no
+    batch statistics lie behind the layer, only they are explained; and where the network has none
+    at all, the others go through it by themselves, unless the layer lies so deep that explaining
+    costs nothing: a backward costs for every image in its graph. Losses and gradients are the same.
+    Otherwise everybody is explained in one forward, as in the authors' code. A batch in which
+    nobody is annotated is a plain step.
+
     Args:
         model: in the mode that it trains in.
         batch: images (B, C, H, W) with at most one explanation each and its mask.
         labels: multi-hot, (B, K), float.
-        annotated: whether an explanation counts in the localization loss, (N,), bool. With batch
-            statistics
-            the map of an image depends on which others are explained, so the others stay in the
-            batch.
+        annotated: whether an explanation counts in the localization loss, (N,), bool.
         attribution: the maps that are guided.
         loss: the localization loss.
         weight: lambda, already at the scale of this batch and image size.
@@ -252,15 +263,29 @@ def guided_step(
     Returns:
         The mean binary cross-entropy and the summed localization loss.
     """
-    counted = annotated & batch.masks.flatten(1).any(1) if batch.masks is not None else annotated
-    with Passes(model, batch, create_graph=True) as passes:
-        localization = labels.new_zeros(())
-        if bool(counted.any()) and batch.masks is not None:
-            maps = attribution.at_image_size(loss.prepare(attribution(passes)), passes)
-            localization = loss(maps[counted], batch.masks[counted]).sum()
-        classification = functional.binary_cross_entropy_with_logits(passes.logits, labels)
-        weights = [p for p in model.module.parameters() if p.requires_grad]
-        # only the weights': the images' own gradient would cost half a per cent more at the input
+    # only the weights': the images' own gradient would cost half a per cent more at the input
+    weights = [p for p in model.module.parameters() if p.requires_grad]
+    regions = batch.masks if batch.masks is not None else annotated.new_zeros(len(annotated), 1)
+    counted = annotated & regions.flatten(1).any(1)
+    if not bool(counted.any()):
+        plain = functional.binary_cross_entropy_with_logits(model.module(batch.images), labels)
+        plain.backward(inputs=weights)
+        return plain.item(), 0.0
+    regions, layers = regions[counted], [need.layer for need in attribution.needs(model)]
+    explained, others = batch, batch.images[:0]
+    if not coupled_behind(model, layers, batch.images):
+        explained, counted = batch.explaining(counted), counted[counted]
+        expensive = max(BACKWARD_COST.get(layer, 1.0) for layer in layers) > 0
+        if expensive and not coupled_behind(model, ["input"], batch.images):
+            explained, order = explained.explained_alone()
+            others, labels = batch.images[order[len(explained.images) :]], labels[order]
+    with Passes(model, explained, create_graph=True) as passes:
+        maps = attribution.at_image_size(loss.prepare(attribution(passes)), passes)
+        localization = loss(maps[counted], regions).sum()
+        logits = passes.logits
+        if len(others):
+            logits = torch.cat([logits, model.module(others)])
+        classification = functional.binary_cross_entropy_with_logits(logits, labels)
         (classification + weight * localization).backward(inputs=weights)
     return classification.item(), localization.item()
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from trainables.models.bcos_layers import LogitLayer, explanation_mode
 from trainables.models.network import Model, Network
+
+IMAGENET_LOGIT_BIAS = math.log(0.001 / 0.999)
+"""-log(1000 - 1), about -6.9068: the constant of the networks pretrained on ImageNet."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +40,15 @@ class BcosNetwork(Network):
         """The network's last layer."""
         default = -math.log(max(classes - 1, 1))
         return LogitLayer(bias=default if self.logit_bias is None else self.logit_bias)
+
+    def with_new_head(self) -> Self:
+        """The constant in the logits stays ImageNet's, unless another is stated.
+
+        Source: Model Guidance (Rao et al., ICCV 2023), the authors' code.
+        """
+        return (
+            self if self.logit_bias is not None else replace(self, logit_bias=IMAGENET_LOGIT_BIAS)
+        )
 
     def build(self, classes: int) -> Model:
         model = super().build(classes)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -240,6 +240,13 @@ class XNetwork(Network):
     fresh_head: bool = False
     """Whether the head has a bias and starts as torch initializes a linear layer, as in Model
     Guidance's code; otherwise it has none and starts at zero, as published."""
+
+    def with_new_head(self) -> Self:
+        """The head has a bias and starts as torch initializes a linear layer.
+
+        Source: Model Guidance (Rao et al., ICCV 2023), the authors' code.
+        """
+        return replace(self, fresh_head=True)
 
     def head(self, features: int, classes: int) -> nn.Linear:
         """The linear head."""

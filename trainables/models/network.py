@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -118,6 +118,10 @@ class Network(Configuration, family=True):
         mean = torch.tensor(IMAGENET_MEAN, device=images.device).view(3, 1, 1)
         std = torch.tensor(IMAGENET_STD, device=images.device).view(3, 1, 1)
         return (images.float() / 255 - mean) / std
+
+    def with_new_head(self) -> Self:
+        """The network as it gets a head for other classes than it was pretrained on."""
+        return self
 
     def build(self, classes: int) -> Model:
         """The module with every in-place operation off, ready for passes.

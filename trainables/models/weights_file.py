@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import pickle
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,45 @@ from torch import Tensor, nn
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")
 """Names under which training scripts put the weights among other things."""
-PREFIXES = ("module.", "model.", "_orig_mod.")
-"""What DataParallel, wrapping modules and torch.compile put before every name."""
+PREFIXES = ("module.", "model.", "_orig_mod.", "0.")
+"""What DataParallel, wrapping modules, torch.compile and a sequence of the network and its last
+layer (Model Guidance's B-cos networks) put before every name."""
 
 
-def load_network_weights(module: nn.Module, path: str | Path) -> None:
+def load_network_weights(
+    module: nn.Module, path: str | Path, *, head: Collection[str] = ()
+) -> list[str]:
     """Fill the module from a file: safetensors, or what ``torch.save`` wrote.
+
+    The module is changed only if everything fits; see `fitting_weights`.
+
+    Args:
+        module: what is filled.
+        path: of the file.
+        head: names of the classification head's tensors, which need not fit.
+
+    Returns:
+        Paths of the layers that make up the head, where it stayed as it is; otherwise none.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file holds no weights, holds more than weights, or does not fit.
+    """
+    found, new = fitting_weights(module, path, head=head)
+    module.load_state_dict(module.state_dict() | found)
+    return new
+
+
+def fitting_weights(
+    module: nn.Module, path: str | Path, *, head: Collection[str] = ()
+) -> tuple[dict[str, Tensor], list[str]]:
+    """What the file has for the module, by the module's names; and the layers that stay new.
 
     Nothing in the file is executed: torch files are read with ``weights_only``, and there is no
     other way. The weights may lie under ``state_dict`` or the like, and all their names may begin
     with ``module.`` or the like. Counts of batches (of batch norms) may be missing, as in files of
-    before 2018. The module is changed only if everything fits.
+    before 2018. The head's layers stay new unless the file has all of them in the module's shapes;
+    the file's own head is left aside then.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -37,10 +65,16 @@ def load_network_weights(module: nn.Module, path: str | Path) -> None:
         raise FileNotFoundError(f"{path}: no such checkpoint file")
     expected = module.state_dict()
     found = without_prefixes(weights_among(read(path), path), expected)
+    new = sorted({layer_of(key) for key in head})
+    if shapes_in(new, found) == shapes_in(new, expected):
+        new = []
+    found = {key: tensor for key, tensor in found.items() if layer_of(key) not in new}
     missing = [
         key
         for key in expected
-        if key not in found and key.rpartition(".")[2] != "num_batches_tracked"
+        if key not in found
+        and key.rpartition(".")[2] != "num_batches_tracked"
+        and layer_of(key) not in new
     ]
     unknown = [key for key in found if key not in expected]
     misshapen = [
@@ -54,7 +88,17 @@ def load_network_weights(module: nn.Module, path: str | Path) -> None:
             f"{path} does not fit {type(module).__name__}: "
             + "; ".join(f"{what}: {', '.join(keys)}" for what, keys in reasons.items() if keys)
         )
-    module.load_state_dict(expected | found)
+    return found, new
+
+
+def shapes_in(layers: Collection[str], tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    """Shapes of the tensors that belong to these layers."""
+    return {key: tensor.shape for key, tensor in tensors.items() if layer_of(key) in layers}
+
+
+def layer_of(key: str) -> str:
+    """Path of the layer that a tensor belongs to."""
+    return key.rpartition(".")[0]
 
 
 def read(path: Path) -> Any:
@@ -104,11 +148,15 @@ def weights_among(content: Any, path: Path) -> Mapping[str, Tensor]:
 
 
 def without_prefixes(found: Mapping[str, Tensor], expected: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The weights by the network's names, without what stands before all names in the file."""
+    """The weights by the network's names, without what stands before all names in the file.
+
+    What stands before all names of the network, and not in the file, is added instead.
+    """
     named = dict(found)
     while named and not named.keys() & expected.keys():
         prefix = next((p for p in PREFIXES if all(key.startswith(p) for key in named)), None)
         if prefix is None:
-            return named
+            added = next((p for p in PREFIXES if any(f"{p}{key}" in expected for key in named)), "")
+            return {f"{added}{key}": tensor for key, tensor in named.items()}
         named = {key.removeprefix(prefix): tensor for key, tensor in named.items()}
     return named
