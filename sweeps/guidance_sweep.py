@@ -23,6 +23,7 @@ from trainables.classifier_training import ClassifierTraining
 from trainables.guided_training import PAPER_BATCH_SIZE, PAPER_SIZE_PX, GuidedTraining
 from trainables.losses.loss import Loss
 from trainables.models.network import Network
+from trainables.models.pretrained import PretrainedWeights, pretrained_of
 from trainables.models.user_network import network_of
 from trainables.result import Result
 
@@ -42,6 +43,10 @@ class GuidanceSweep(Sweep):
     models: tuple[str, ...] = ()
     """Networks: kinds of the paper (vanilla, xdnn, bcos: the dataset's own network of each), names,
     or package.module:build for a function that makes your own. Empty: those of the grid."""
+    weights: tuple[str, ...] = ()
+    """Checkpoint files that baselines start from, each as MODEL=FILE, where MODEL is one of the
+    models: torchvision's, timm's, B-cos v2's or X-DNN's format, ImageNet's in the paper. A head for
+    other classes is made anew. Models without one start from random weights."""
     losses: tuple[str, ...] | None = None
     """Localization losses to compare. None: those of the grid."""
     lambda_loc: tuple[float, ...] | None = None
@@ -144,13 +149,43 @@ class GuidanceSweep(Sweep):
         Raises:
             ValueError: an unknown one.
         """
-        found = []
-        for name in self.models or names:
+        found = dict.fromkeys(self.network("--models", name) for name in self.models or names)
+        for network in self.pretrained().keys() - found.keys():
+            known = ", ".join(other.name for other in found)
+            raise ValueError(f"--weights {network.name}: not a network of this sweep ({known})")
+        return list(found)
+
+    def network(self, flag: str, name: str) -> Network:
+        """The network of a kind or name.
+
+        Raises:
+            ValueError: unknown; names the flag.
+        """
+        try:
+            return self.recipe.network(name) or network_of(name)
+        except ValueError as error:
+            raise ValueError(f"{flag}: {error}; or a kind: {', '.join(KINDS)}") from None
+
+    def pretrained(self) -> dict[Network, PretrainedWeights]:
+        """The files that baselines start from, by their networks.
+
+        Raises:
+            ValueError: not MODEL=FILE, an unknown model, or one that is named twice.
+            FileNotFoundError: there is no such file.
+        """
+        found: dict[Network, PretrainedWeights] = {}
+        for text in self.weights:
+            name, _, file = text.partition("=")
+            if not (name and file):
+                raise ValueError(f"--weights {text}: expected MODEL=FILE, as in bcos=weights.pth")
+            network = self.network("--weights", name)
+            if network in found:
+                raise ValueError(f"--weights {text}: {network.name} has a file already")
             try:
-                found.append(self.recipe.network(name) or network_of(name))
-            except ValueError as error:
-                raise ValueError(f"--models: {error}; or a kind: {', '.join(KINDS)}") from None
-        return list(dict.fromkeys(found))
+                found[network] = pretrained_of(file)
+            except FileNotFoundError as error:
+                raise FileNotFoundError(f"--weights {name}: {error}") from None
+        return found
 
     def attribution_of(self, network: Network, layer: str, method: str = "") -> Attribution:
         """What makes the maps of a network at a layer.
@@ -169,6 +204,7 @@ class GuidanceSweep(Sweep):
         return ClassifierTraining(
             network=network,
             data=data,
+            pretrained=self.pretrained().get(network),
             image_size_px=self.recipe.size_px,
             epochs=self.baseline_epochs or kind.baseline_epochs,
             batch_size=self.recipe.baseline_batch_size,
@@ -194,6 +230,10 @@ class GuidanceSweep(Sweep):
 
     def notes(self) -> list[str]:
         lines = []
+        if self.recipe.layout and not self.weights:
+            lines.append(
+                "baselines start from random weights; the paper's from ImageNet's: --weights"
+            )
         batch = PAPER_BATCH_SIZE / self.recipe.batch_size
         area = (PAPER_SIZE_PX / self.recipe.size_px) ** 2
         for loss in self.chosen_losses():

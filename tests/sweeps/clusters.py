@@ -62,9 +62,7 @@ def cluster(variables: Mapping[str, str]) -> Iterator[Cluster]:
     """
     # a short name: sockets lie in it, and their paths must not exceed 107 characters
     folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
-    token = folder / "token"
-    token.write_text("0123456789abcdef" * 4)
-    known = dict(variables) | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    known = dict(variables) | token_in(folder)
     port, dashboard, agent, agent_grpc, client, metrics = free_ports(6)
     flags = {
         "--port": port,
@@ -85,15 +83,21 @@ def cluster(variables: Mapping[str, str]) -> Iterator[Cluster]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def token_in(folder: Path) -> dict[str, str]:
+    """A token that all processes of a cluster must know, by their environment."""
+    path = folder / "token"
+    path.write_text("0123456789abcdef" * 4)
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path)}
+
+
 NODES = """
 import sys
 from ray.cluster_utils import Cluster
 
-place = {"node_ip_address": "127.0.0.1"}
-ports = dict(zip(("dashboard_agent_listen_port", "metrics_export_port"), map(int, sys.argv[2:])))
-cluster = Cluster(True, head_node_args={"num_cpus": 0, "temp_dir": sys.argv[1], **ports, **place})
+ports = dict(zip(("dashboard_agent_listen_port", "metrics_export_port"), map(int, sys.argv[1:])))
+cluster = Cluster(True, head_node_args={"num_cpus": 0, **ports})
 for _ in range(2):
-    cluster.add_node(num_cpus=1, **place)
+    cluster.add_node(num_cpus=1)
 print(cluster.address, flush=True)
 sys.stdin.read()
 cluster.shutdown()
@@ -101,20 +105,21 @@ cluster.shutdown()
 
 
 @contextmanager
-def nodes(variables: Mapping[str, str]) -> Iterator[str]:
+def nodes(variables: Mapping[str, str]) -> Iterator[tuple[str, dict[str, str]]]:
     """Ray's own cluster of several nodes on one machine: a head without work, two of one CPU each.
 
     Args:
         variables: environment of the nodes.
 
     Yields:
-        HOST:PORT for ``--address``.
+        HOST:PORT for ``--address``, and what a client's environment must hold.
     """
-    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
+    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
+    token = token_in(folder)
     process = subprocess.Popen(
-        [sys.executable, "-c", NODES, folder, *map(str, free_ports(2))],
-        # the file with the address of the cluster that runs is nobody else's
-        env=dict(variables) | {"RAY_TMPDIR": folder},
+        [sys.executable, "-c", NODES, *map(str, free_ports(2))],
+        # sessions lie there, and the file with the address of the cluster that runs
+        env=dict(variables) | token | {"RAY_TMPDIR": str(folder)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -126,7 +131,7 @@ def nodes(variables: Mapping[str, str]) -> Iterator[str]:
         address = process.stdout.readline().strip()
         if not address:
             raise AssertionError(process.communicate())
-        yield address
+        yield address, token
     finally:
         try:
             process.communicate(timeout=60)  # closes its input, which it waits for
@@ -150,7 +155,7 @@ def mlflow_server(store: str, artifacts: Path, variables: Mapping[str, str]) -> 
     with log.open("w") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "mlflow", *words, *place],
-            env=dict(variables),
+            env=dict(variables) | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,

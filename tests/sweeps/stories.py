@@ -188,13 +188,13 @@ def spread(home: Home) -> dict[str, Ended]:
     ended = {}
     artifacts, variables = home.path / "artifacts", home.variables()
     with (
-        nodes(variables) as address,
+        nodes(variables) as (address, token),
         mlflow_server(home.tracking_uri, artifacts, variables) as server,
     ):
         places = ("--address", address, "--tracking-uri", server)
         for name, flags in STUDIES.items():
             study = replace(home, script=ROOT / "sweeps" / f"{name}.py")
-            ended[name] = study.run("--smoke", *flags, *places)
+            ended[name] = study.run("--smoke", *flags, *places, **token)
     return ended
 
 

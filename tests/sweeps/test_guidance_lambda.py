@@ -6,11 +6,14 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from safetensors.torch import save_file
 
 from data_pipelines.digit_scenes import DigitScenes
 from sweeps.guidance_lambda import GuidanceLambda
 from sweeps.recipes import RECIPES, kind_of
+from trainables.checkpoint import sha256_of
 from trainables.guided_training import GuidedTraining
+from trainables.models.bcos_resnet import SmallBcosResNet
 from trainables.result import Result
 
 DATA = DigitScenes(fingerprint="0123456789abcdef")
@@ -139,3 +142,15 @@ def test_a_networks_kind_is_that_of_its_recipe():
 def test_every_method_and_layer_suits_the_samples_networks(kind):
     for result in guided_of(grid="paper", models=(kind,), losses=("l1",), lambda_loc=(0.1,)):
         result.check()
+
+
+def test_a_baseline_starts_from_its_file_and_others_from_random_weights(tmp_path):
+    path = tmp_path / "bcos.safetensors"
+    save_file(SmallBcosResNet().module(10).state_dict(), path)
+    guided = guided_of(grid="kinds", weights=(f"bcos={path}",))
+    starts = {r.start.network.name: r.start for r in guided}
+    weights = starts["small_bcos_resnet"].pretrained
+    assert weights is not None
+    assert (weights.path, weights.sha256) == (str(path), sha256_of(path))
+    assert starts["small_resnet"].pretrained is starts["small_xresnet"].pretrained is None
+    starts["small_bcos_resnet"].check()
