@@ -1,14 +1,13 @@
 """How few annotations does guidance need, and how exact must their boxes be?
 
-Model Guidance (Rao et al., ICCV 2023), section 5.4: a share of the training images keeps
-its boxes; all boxes are dilated.
+Model Guidance (Rao et al., ICCV 2023), section 5.4: a share of the training images keeps its
+boxes, or all boxes are dilated.
 
     python sweeps/guidance_annotations.py                  # the generated sample, minutes
     python sweeps/guidance_annotations.py --address auto --dataset voc2007 --data-root DIR
 
 Baselines, controls and the trainings with all boxes as they are belong to guidance_lambda, too:
-what one
-of the two has computed, the other finds. `--dry-run` lists everything with its cost.
+what one of the two has computed, the other finds. `--dry-run` lists everything with its cost.
 Report: python -m analysis.report --experiment guidance_annotations
 """
 
@@ -21,7 +20,8 @@ from itertools import product
 from typing import ClassVar, Self
 
 from data_pipelines.dataset import Dataset
-from sweeps.guidance_sweep import GuidanceSweep, Lambdas
+from data_pipelines.digit_scenes import DigitScenes
+from sweeps.guidance_sweep import Grid, GuidanceSweep
 from sweeps.launch import launch
 from sweeps.recipes import BCOS, KINDS
 from trainables.guided_training import GuidedTraining
@@ -29,23 +29,6 @@ from trainables.result import Result
 
 PAPER_FRACTIONS = (0.01, 0.1, 1.0)
 PAPER_DILATIONS = (0.0, 0.1, 0.25, 0.5)
-LOSSES = ("energy", "l1")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Grid:
-    """A named choice of what the flags leave open."""
-
-    models: tuple[str, ...]
-    lambdas: Lambdas = "all"
-    layers: tuple[str, ...] = ("input", "final")
-    """Where shares of the annotations are guided."""
-
-
-GRIDS: Mapping[str, Grid] = {
-    "demo": Grid(models=(BCOS,), lambdas="largest"),
-    "paper": Grid(models=KINDS),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +36,10 @@ class GuidanceAnnotations(GuidanceSweep):
     """How few annotations does guidance need, and how exact must their boxes be?"""
 
     question: ClassVar[str] = "guidance_annotations"
+    grids: ClassVar[Mapping[str, Grid]] = {
+        "demo": Grid(models=(BCOS,), losses=("energy", "l1"), lambdas="largest"),
+        "paper": Grid(models=KINDS, losses=("energy", "l1")),
+    }
 
     grid: str = ""
     """What the other flags leave open. demo: a B-cos network, energy and l1 with their largest
@@ -71,43 +58,26 @@ class GuidanceAnnotations(GuidanceSweep):
     the localization loss: it is summed over annotated images. The paper's own lambdas for few
     annotations (its table D2) cannot be had."""
 
-    @property
-    def chosen(self) -> Grid:
-        """The named grid.
-
-        Raises:
-            ValueError: an unknown name.
-        """
-        published = self.recipe.layout and not self.smoke
-        name = self.grid or ("paper" if published else "demo")
-        if name not in GRIDS:
-            raise ValueError(f"unknown --grid {name!r}; known: {', '.join(GRIDS)}")
-        return GRIDS[name]
-
     def small(self) -> Self:
         return replace(
             super().small(),
-            layers=self.chosen_layers(("input",))[:1],
+            layers=self.chosen_layers()[:1],
             # one in a hundred of so few images would be none
             fractions=tuple(f for f in self.fractions if f >= 0.1) or self.fractions,
             dilations=self.dilations[-1:],
         )
 
-    def loss_names(self) -> tuple[str, ...]:
-        return LOSSES if self.losses is None else self.losses
-
     def results(self, data: Dataset) -> Iterator[Result]:
-        self.check_shares()
-        layers = self.chosen_layers(self.chosen.layers)
-        shares = {"annotated_fraction": self.fractions, "dilation": self.dilations}
-        places = {"annotated_fraction": layers, "dilation": self.dilated_layers}
-        for network, seed in product(self.networks(self.chosen.models), self.seeds or (0,)):
+        self.check_shares(data)
+        layers = self.chosen_layers()
+        for network, seed in product(self.networks(), self.seeds or self.chosen.seeds):
             control = self.control(self.baseline(network, data, seed))
             yield control.start
             yield control
-            for field, values in shares.items():
-                for layer, value in product(places[field], values):
-                    yield from self.guided(replace(control, **{field: value}), layer)
+            for layer, fraction in product(layers, self.fractions):
+                yield from self.guided(replace(control, annotated_fraction=fraction), layer)
+            for layer, dilation in product(self.dilated_layers, self.dilations):
+                yield from self.guided(replace(control, dilation=dilation), layer)
 
     def guided(self, plain: GuidedTraining, layer: str) -> Iterator[Result]:
         """The trainings at a layer with every loss and lambda, and their references.
@@ -121,11 +91,11 @@ class GuidanceAnnotations(GuidanceSweep):
         yield from self.references(control, attribution)
         scale = plain.annotated_fraction if self.compensate else 1.0
         for loss in self.chosen_losses():
-            for weight in self.weights_of(loss, self.chosen.lambdas):
+            for weight in self.lambdas_of(loss):
                 scaled = float(f"{weight / scale:.12g}")  # 0.05 and not 0.05000000000000001
                 yield replace(plain, loss=loss, attribution=attribution, lambda_loc=scaled)
 
-    def check_shares(self) -> None:
+    def check_shares(self, data: Dataset) -> None:
         """Refuse shares that cannot be, by their flags.
 
         Raises:
@@ -134,6 +104,11 @@ class GuidanceAnnotations(GuidanceSweep):
         for fraction in self.fractions:
             if not 0 < fraction <= 1:
                 raise ValueError(f"--fractions {fraction:g}: must lie above 0 and not above 1")
+            if isinstance(data, DigitScenes) and int(fraction * data.images("train")) < 1:
+                raise ValueError(
+                    f"--fractions {fraction:g}: of {data.images('train')} training images none "
+                    "would be annotated; give more"
+                )
         for dilation in self.dilations:
             if not 0 <= dilation < math.inf:
                 raise ValueError(f"--dilations {dilation:g}: must be 0 or more")

@@ -7,8 +7,7 @@ Model Guidance (Rao et al., ICCV 2023), section 5.1, figures 5 and 6, and its su
     python sweeps/guidance_lambda.py --address auto --dataset voc2007 --data-root DIR
 
 Every loss, lambda, layer, network and seed is one training that starts from the seed's baseline;
-the control
-is the same training without a loss. `--dry-run` lists them with what they will cost.
+the control is the same training without a loss. `--dry-run` lists them with what they will cost.
 Report: python -m analysis.report --experiment guidance_lambda
 """
 
@@ -20,33 +19,13 @@ from itertools import product
 from typing import ClassVar, Literal
 
 from data_pipelines.dataset import Dataset
-from sweeps.guidance_sweep import GuidanceSweep, Lambdas
+from sweeps.guidance_sweep import Grid, GuidanceSweep
 from sweeps.launch import launch
 from sweeps.recipes import KINDS, VANILLA
 from trainables.losses.loss import Loss
 from trainables.result import Result
 
 Repeat = Literal["all", "largest"]
-ENDS = ("input", "final")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Grid:
-    """A named choice of what the flags leave open."""
-
-    models: tuple[str, ...]
-    losses: tuple[str, ...]
-    lambdas: Lambdas = "all"
-    supplement: bool = False
-    """Whether Grad-CAM at the final layer and the recipe's depths between are there, too."""
-    seeds: tuple[int, ...] = (0,)
-
-
-GRIDS: Mapping[str, Grid] = {
-    "demo": Grid(models=(VANILLA,), losses=tuple(Loss.registered), seeds=(0, 1, 2)),
-    "kinds": Grid(models=KINDS, losses=("energy", "l1"), lambdas="ends"),
-    "paper": Grid(models=KINDS, losses=("energy", "l1", "ppce", "rrr_star"), supplement=True),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +33,11 @@ class GuidanceLambda(GuidanceSweep):
     """Which localization loss gives the best trade-off of F1 against EPG and IoU?"""
 
     question: ClassVar[str] = "guidance_lambda"
+    grids: ClassVar[Mapping[str, Grid]] = {
+        "demo": Grid(models=(VANILLA,), losses=tuple(Loss.registered), seeds=(0, 1, 2)),
+        "kinds": Grid(models=KINDS, losses=("energy", "l1"), lambdas="ends"),
+        "paper": Grid(models=KINDS, losses=("energy", "l1", "ppce", "rrr_star"), supplement=True),
+    }
 
     grid: str = ""
     """What the other flags leave open. demo: one conventional network, all losses with their three
@@ -65,36 +49,20 @@ class GuidanceLambda(GuidanceSweep):
     """What the seeds after the first repeat: all lambdas, or each loss's largest, which tells the
     spread at a third of the cost."""
 
-    @property
-    def chosen(self) -> Grid:
-        """The named grid.
-
-        Raises:
-            ValueError: an unknown name.
-        """
-        published = self.recipe.layout and not self.smoke
-        name = self.grid or ("paper" if published else "demo")
-        if name not in GRIDS:
-            raise ValueError(f"unknown --grid {name!r}; known: {', '.join(GRIDS)}")
-        return GRIDS[name]
-
-    def loss_names(self) -> tuple[str, ...]:
-        return self.chosen.losses if self.losses is None else self.losses
-
     def maps(self) -> list[tuple[str, str]]:
         """Layers and methods, the empty one being the paper's of each kind of network.
 
         A flag that names either leaves the supplement out.
         """
-        found = [(layer, "") for layer in self.chosen_layers(ENDS)]
+        found = [(layer, "") for layer in self.chosen_layers()]
         if self.chosen.supplement and self.layers is None and not self.attribution:
             found += [("final", "grad_cam"), *((layer, "") for layer in self.recipe.depths)]
         return found
 
     def results(self, data: Dataset) -> Iterator[Result]:
-        grid, losses, maps = self.chosen, self.chosen_losses(), self.maps()
-        seeds = self.seeds or grid.seeds
-        for network, seed in product(self.networks(grid.models), seeds):
+        losses, maps = self.chosen_losses(), self.maps()
+        seeds = self.seeds or self.chosen.seeds
+        for network, seed in product(self.networks(), seeds):
             control = self.control(self.baseline(network, data, seed))
             yield control.start
             yield control
@@ -102,7 +70,7 @@ class GuidanceLambda(GuidanceSweep):
                 attribution = self.attribution_of(network, layer, method)
                 yield from self.references(control, attribution)
                 for loss in losses:
-                    weights = self.weights_of(loss, grid.lambdas)
+                    weights = self.lambdas_of(loss)
                     if seed != seeds[0] and self.repeat == "largest":
                         weights = tuple(sorted(weights)[-1:])
                     for weight in weights:

@@ -5,11 +5,10 @@ Equal flags give equal results, whichever sweep asks: what one has computed, the
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import trainables.attribution
 import trainables.losses
@@ -34,9 +33,27 @@ SMOKE_LAMBDA = 5e-3
 
 
 @dataclass(frozen=True, kw_only=True)
+class Grid:
+    """A named choice of what the flags leave open."""
+
+    models: tuple[str, ...]
+    losses: tuple[str, ...]
+    lambdas: Lambdas = "all"
+    layers: tuple[str, ...] = ("input", "final")
+    supplement: bool = False
+    """Whether Grad-CAM at the final layer and the recipe's depths between are there, too."""
+    seeds: tuple[int, ...] = (0,)
+
+
+@dataclass(frozen=True, kw_only=True)
 class GuidanceSweep(Sweep):
     """Flags of every sweep on model guidance."""
 
+    grids: ClassVar[Mapping[str, Grid]]
+    """By name: ``demo`` is the sample's unless told otherwise, ``paper`` that of published data."""
+
+    grid: str = ""
+    """What the other flags leave open."""
     dataset: str = "digit_scenes"
     """digit_scenes (generated); voc2007, coco2014 (as published); voc, coco (their layouts, other
     classes)."""
@@ -94,9 +111,22 @@ class GuidanceSweep(Sweep):
             baseline_epochs=self.baseline_epochs or 1,
         )
 
-    @abstractmethod
+    @property
+    def chosen(self) -> Grid:
+        """The named grid.
+
+        Raises:
+            ValueError: an unknown name.
+        """
+        published = self.recipe.layout and not self.smoke
+        name = self.grid or ("paper" if published else "demo")
+        if name not in self.grids:
+            raise ValueError(f"unknown --grid {name!r}; known: {', '.join(self.grids)}")
+        return self.grids[name]
+
     def loss_names(self) -> tuple[str, ...]:
         """Losses that are asked for."""
+        return self.chosen.losses if self.losses is None else self.losses
 
     def chosen_losses(self) -> list[Loss]:
         """The losses, each once.
@@ -109,24 +139,20 @@ class GuidanceSweep(Sweep):
             raise ValueError("--losses needs at least one value; leave it out for the grid's")
         return losses
 
-    def chosen_layers(self, layers: tuple[str, ...]) -> tuple[str, ...]:
+    def chosen_layers(self) -> tuple[str, ...]:
         """The flag's layers, or the grid's.
 
         Raises:
             ValueError: none.
         """
         if self.layers is None:
-            return layers
+            return self.chosen.layers
         if not self.layers:
             raise ValueError("--layers needs at least one value; leave it out for the grid's")
         return self.layers
 
-    def weights_of(self, loss: Loss, chosen: Lambdas) -> tuple[float, ...]:
+    def lambdas_of(self, loss: Loss) -> tuple[float, ...]:
         """Lambdas of a loss on the paper's scale, without the control's 0.
-
-        Args:
-            loss: whose.
-            chosen: which of the paper's, where no flag says others.
 
         Raises:
             ValueError: none, or a negative one.
@@ -134,7 +160,8 @@ class GuidanceSweep(Sweep):
         weights = self.lambda_loc
         if weights is None:
             smallest, largest = loss.lambdas[:1], loss.lambdas[-1:]
-            return {"all": loss.lambdas, "ends": smallest + largest, "largest": largest}[chosen]
+            picked = {"all": loss.lambdas, "ends": smallest + largest, "largest": largest}
+            return picked[self.chosen.lambdas]
         if not weights:
             raise ValueError("--lambda-loc needs at least one value; leave it out for the paper's")
         if min(weights) < 0:
@@ -143,13 +170,15 @@ class GuidanceSweep(Sweep):
             )
         return tuple(weight for weight in weights if weight)
 
-    def networks(self, names: Sequence[str]) -> list[Network]:
-        """The networks of these kinds or names, each once.
+    def networks(self) -> list[Network]:
+        """The networks that are asked for, each once.
 
         Raises:
             ValueError: an unknown one.
         """
-        found = dict.fromkeys(self.network("--models", name) for name in self.models or names)
+        found = dict.fromkeys(
+            self.network("--models", name) for name in self.models or self.chosen.models
+        )
         for network in self.pretrained().keys() - found.keys():
             known = ", ".join(other.name for other in found)
             raise ValueError(f"--weights {network.name}: not a network of this sweep ({known})")

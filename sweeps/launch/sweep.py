@@ -55,7 +55,7 @@ class Sweep:
     max_concurrent: int = 0
     """Trials at once; 0 for as many as fit."""
     seeds: tuple[int, ...] = ()
-    """Every result once for each. Empty: the dataset's own, three on the sample, else one."""
+    """Every result once for each. Empty: the sweep's own, usually one."""
     resume: bool = True
     """Take what is finished and go on from checkpoints; --no-resume computes everything anew."""
     dry_run: bool = False
