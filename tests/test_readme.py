@@ -28,6 +28,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 LONG = ("make demo", "make test")
 SMOKE = {
+    "sweeps/guidance_annotations.py": ["--smoke"],
     "sweeps/guidance_lambda.py": ["--smoke", "--baseline-epochs", "1"],
     "sweeps/idsds_methods.py": ["--smoke"],
     "sweeps/waterbirds.py": ["--smoke"],

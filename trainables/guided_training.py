@@ -104,7 +104,9 @@ class GuidedTraining(Training):
     def label(self) -> str:
         what = "control" if self.loss is None else f"{self.loss.key} {self.lambda_loc:g}"
         where = "" if self.attribution is None else f" {self.attribution.key}"
-        return f"{what}{where} {self.start.network.key} seed {self.seed}"
+        shares = f" {self.annotated_fraction:g} annotated" if self.annotated_fraction < 1 else ""
+        shares += f" {self.dilation:g} dilated" if self.dilation else ""
+        return f"{what}{where}{shares} {self.start.network.key} seed {self.seed}"
 
     @property
     def baseline(self) -> ClassifierTraining:

@@ -66,7 +66,7 @@ class Sweep:
     """What is shuffled in an epoch: all images, or windows of 2048, which can be streamed; part of
     the results' identity, as the feed is not. auto: windows with --feed streamed, else all."""
     seeds: tuple[int, ...] = ()
-    """Every result once for each. Empty: the dataset's own, three on the sample, else one."""
+    """Every result once for each. Empty: the sweep's own, usually one."""
     resume: bool = True
     """Take what is finished and go on from checkpoints; --no-resume computes everything anew."""
     dry_run: bool = False

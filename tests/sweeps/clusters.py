@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.request import urlopen
 
 RAY = (sys.executable, "-m", "ray.scripts.scripts")
 START_S = 120
@@ -59,9 +62,7 @@ def cluster(variables: Mapping[str, str]) -> Iterator[Cluster]:
     """
     # a short name: sockets lie in it, and their paths must not exceed 107 characters
     folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
-    token = folder / "token"
-    token.write_text("0123456789abcdef" * 4)
-    known = dict(variables) | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    known = dict(variables) | token_in(folder)
     port, dashboard, agent, agent_grpc, client, metrics = free_ports(6)
     flags = {
         "--port": port,
@@ -80,6 +81,107 @@ def cluster(variables: Mapping[str, str]) -> Iterator[Cluster]:
             yield Cluster(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", folder, known)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def token_in(folder: Path) -> dict[str, str]:
+    """A token that all processes of a cluster must know, by their environment."""
+    path = folder / "token"
+    path.write_text("0123456789abcdef" * 4)
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path)}
+
+
+NODES = """
+import sys
+from ray.cluster_utils import Cluster
+
+ports = dict(zip(("dashboard_agent_listen_port", "metrics_export_port"), map(int, sys.argv[1:])))
+cluster = Cluster(True, head_node_args={"num_cpus": 0, **ports})
+for _ in range(2):
+    cluster.add_node(num_cpus=1)
+print(cluster.address, flush=True)
+sys.stdin.read()
+cluster.shutdown()
+"""
+
+
+@contextmanager
+def nodes(variables: Mapping[str, str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Ray's own cluster of several nodes on one machine: a head without work, two of one CPU each.
+
+    Args:
+        variables: environment of the nodes.
+
+    Yields:
+        HOST:PORT for ``--address``, and what a client's environment must hold.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
+    token = token_in(folder)
+    process = subprocess.Popen(
+        [sys.executable, "-c", NODES, *map(str, free_ports(2))],
+        # sessions lie there, and the file with the address of the cluster that runs
+        env=dict(variables) | token | {"RAY_TMPDIR": str(folder)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        if process.stdout is None:
+            raise AssertionError("asked for a pipe")
+        address = process.stdout.readline().strip()
+        if not address:
+            raise AssertionError(process.communicate())
+        yield address, token
+    finally:
+        try:
+            process.communicate(timeout=60)  # closes its input, which it waits for
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def mlflow_server(store: str, artifacts: Path, variables: Mapping[str, str]) -> Iterator[str]:
+    """A tracking server on a store; what several nodes need.
+
+    Yields:
+        Its http address.
+    """
+    (port,) = free_ports(1)
+    words = ("server", "--backend-store-uri", store, "--artifacts-destination", str(artifacts))
+    place = ("--host", "127.0.0.1", "--port", str(port), "--workers", "1")
+    log = artifacts.with_suffix(".log")
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", *words, *place],
+            env=dict(variables) | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + START_S
+        while not _answers(port):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(log.read_text())
+            time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _answers(port: int) -> bool:
+    try:
+        with urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 from data_pipelines.voc import Voc
 from sweeps.guidance_lambda import GuidanceLambda
 from sweeps.idsds_methods import IdsdsMethods
-from tests.sweeps.launches import Home
+from tests.sweeps.launches import Ended, Home
 from tests.sweeps.stories import (
     Clustered,
     Disturbed,
@@ -28,6 +28,7 @@ from tests.sweeps.stories import (
     disturbed,
     faulty,
     interrupted,
+    spread,
     streamed,
     undisturbed,
 )
@@ -115,6 +116,7 @@ def stories(request, make_home, tmp_path_factory) -> Iterator[dict[str, Future[A
         "streamed": streamed,
         "disturbed": disturbed,
         "faulty": partial(faulty, copy=tmp_path_factory.mktemp("damaged")),
+        "spread": spread,
         "clustered": partial(clustered, copy=tmp_path_factory.mktemp("project")),
     }
     pool = ThreadPoolExecutor(2)
@@ -150,6 +152,11 @@ def _faulty(stories) -> Faulty:
 @pytest.fixture(scope="session", name="clustered")
 def _clustered(stories) -> Clustered:
     return stories["clustered"].result()
+
+
+@pytest.fixture(scope="session", name="spread")
+def _spread(stories) -> dict[str, Ended]:
+    return stories["spread"].result()
 
 
 def copied(store: Path, path: Path) -> Path:

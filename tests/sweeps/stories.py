@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mlflow.entities import Run
 
-from tests.sweeps.clusters import RAY, cluster
+from tests.sweeps.clusters import RAY, cluster, mlflow_server, nodes
 from tests.sweeps.launches import ROOT, TIMEOUT_S, Ended, Home, end_of, wait_until
 from trainables.parts import about
 
@@ -171,6 +171,31 @@ class Disturbed:
     victim: int
     scorers: set[int]
     last: Ended
+
+
+STUDIES = {
+    "guidance_lambda": ("--models", "vanilla", "--losses", "energy", "--layers", "final"),
+    "guidance_annotations": (
+        *("--models", "vanilla", "--losses", "energy", "--layers", "final"),
+        *("--fractions", "0.1", "1", "--dilations", "0.5", "--dilated-layers", "final"),
+    ),
+}
+"""Sweeps that are run on several nodes, in this order on one storage, each as small as it gets."""
+
+
+def spread(home: Home) -> dict[str, Ended]:
+    """Each study on a cluster of several nodes that see one storage and one tracking server."""
+    ended = {}
+    artifacts, variables = home.path / "artifacts", home.variables()
+    with (
+        nodes(variables) as (address, token),
+        mlflow_server(home.tracking_uri, artifacts, variables) as server,
+    ):
+        places = ("--address", address, "--tracking-uri", server)
+        for name, flags in STUDIES.items():
+            study = replace(home, script=ROOT / "sweeps" / f"{name}.py")
+            ended[name] = study.run("--smoke", *flags, *places, **token)
+    return ended
 
 
 def methods_sweep(home: Home) -> tuple[Home, list[str]]:

@@ -13,6 +13,7 @@ import pytest
 import ray
 import tyro
 
+from sweeps.guidance_annotations import GuidanceAnnotations
 from sweeps.guidance_lambda import GuidanceLambda
 from sweeps.launch import Sweep, computation, launch
 from tests.sweeps.launches import ROOT, Ended, Home
@@ -40,12 +41,12 @@ def command(monkeypatch, capsys, tmp_path, sample_root) -> Callable[..., Ended]:
         "--data-root": str(sample_root),
     }
 
-    def run(*flags: str) -> Ended:
+    def run(*flags: str, of: type[Sweep] = GuidanceLambda) -> Ended:
         defaults = [word for flag, value in places.items() if flag not in flags
                     for word in (flag, value)]  # fmt: skip
-        monkeypatch.setattr(sys, "argv", ["guidance_lambda.py", "--smoke", *defaults, *flags])
+        monkeypatch.setattr(sys, "argv", [f"{of.question}.py", "--smoke", *defaults, *flags])
         with pytest.raises(SystemExit) as ended:
-            launch(GuidanceLambda)
+            launch(of)
         return Ended(int(str(ended.value.code)), *capsys.readouterr())
 
     return run
@@ -76,6 +77,8 @@ def assert_refused(ended: Ended, *words: str) -> None:
         (["--models", "resnet51"], ["'resnet51'", "resnet50", "small_resnet"]),
         (["--attribution", "gradcam"], ["'gradcam'", "grad_cam", "input_x_gradient"]),
         (["--dataset", "voc2012"], ["'voc2012'", "digit_scenes, voc, voc2007"]),
+        (["--models", "vanila"], ["--models", "'vanila'", "vanilla, xdnn, bcos", "resnet50"]),
+        (["--grid", "all"], ["--grid", "'all'", "demo, kinds, paper"]),
     ],
     ids=lambda value: value[0] if value[0].startswith("--") else "",
 )
@@ -94,6 +97,14 @@ def test_an_unknown_name_is_answered_with_the_known_ones(command, flags, words):
         (["--seeds", "-1"], ["seed", "-1", "not be negative"]),
         (["--epochs", "-1"], ["epochs", "-1", "positive"]),
         (["--baseline-epochs", "-1"], ["epochs", "-1", "positive"]),
+        (["--weights", "weights.pth"], ["--weights", "weights.pth", "MODEL=FILE"]),
+        (["--weights", "vanila=x.pth"], ["--weights", "'vanila'", "vanilla, xdnn, bcos"]),
+        (
+            ["--weights", f"bcos={ROOT / 'README.md'}"],
+            ["--weights", "small_bcos_resnet", "(small_resnet)"],
+        ),
+        (["--weights", "vanilla=no.pth"], ["--weights vanilla", "no.pth", "no such file"]),
+        (["--weights", f"vanilla={ROOT / 'README.md'}"], ["README.md", "safetensors"]),
         (["--plugins", "nowhere.py"], ["--plugins", "nowhere.py", "no such file"]),
         (["--storage-path", "~/x"], ["~/x", "shell"]),
         (["--storage-path", "/dev/null/x"], ["--storage-path", "/dev/null/x", "cannot be made"]),
@@ -103,6 +114,27 @@ def test_an_unknown_name_is_answered_with_the_known_ones(command, flags, words):
 )
 def test_a_value_that_cannot_be_is_answered_with_what_is_allowed(command, flags, words):
     assert_refused(command(*flags), *words)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--grid", "kinds"], ["--grid", "'kinds'", "demo, paper"]),
+        (["--models", "resnet51"], ["--models", "'resnet51'", "vanilla, xdnn, bcos"]),
+        (["--fractions", "0"], ["--fractions 0", "above 0"]),
+        (["--fractions", "0.1", "1.5"], ["--fractions 1.5", "not above 1"]),
+        (["--fractions", "0.01"], ["--fractions 0.01", "96 training images none"]),
+        (["--fractions", "nan"], ["--fractions nan", "above 0"]),
+        (["--dilations", "-0.1"], ["--dilations -0.1", "0 or more"]),
+        (["--dilations", "inf"], ["--dilations inf", "0 or more"]),
+        (["--fractions", "--dilations"], ["--fractions", "--dilations", "at least one"]),
+        (["--losses", "energi"], ["'energi'", "energy, l1"]),
+        (["--layers"], ["--layers", "at least one"]),
+    ],
+    ids=lambda value: " ".join(value) if value[0].startswith("--") else "",
+)
+def test_the_sweep_over_annotations_refuses_what_cannot_be(command, flags, words):
+    assert_refused(command(*flags, of=GuidanceAnnotations), *words)
 
 
 def test_published_data_need_a_root(command):
