@@ -188,7 +188,8 @@ def convert(
     digest, summaries, names = new_digest(dataset), {}, {}
     for split in splits:
         summaries[split] = conclude(split, plan[split], reports, skipped[split], home, digest)
-        names[split] = [p.path.name for p in plan[split] if reports[str(p.path)]["files"]]
+        counts = {p.path.name: len(reports[str(p.path)]["files"]) for p in plan[split]}
+        names[split] = {name: count for name, count in counts.items() if count}
     manifest = Manifest(
         home,
         identity_of(dataset),
@@ -262,7 +263,7 @@ def tidy(manifest: Manifest) -> None:
     """Remove shards that are not the manifest's, and what a killed worker had begun."""
     for split, names in manifest.shards.items():
         folder = manifest.directory / f"{split}.shards"
-        for name in names_in(folder) - frozenset(names):
+        for name in names_in(folder) - names.keys():
             if OURS.fullmatch(name):
                 (folder / name).unlink()
 

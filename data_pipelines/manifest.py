@@ -71,9 +71,10 @@ class Manifest:
     sources: str
     """Digest of names, sizes and times of the published files when they were indexed."""
     splits: dict[str, SplitSummary]
-    shards: dict[str, list[str]] = field(default_factory=dict)
-    """Of a converted dataset: names of each split's shards, which are all there, so that the
-    published files are not needed. Empty where shards are written as they are asked for."""
+    shards: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Of a converted dataset: rows of each split's shards by their names, in the order of ids. All
+    are there, so that the published files are not needed. Empty where shards are written as they
+    are asked for."""
     verified: bool = False
     """Whether every image was decoded once to see if it is sound."""
     max_skipped_fraction: float = MAX_SKIPPED_FRACTION
