@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray.data
 from numpy.typing import ArrayLike, NDArray
-from ray.data import DataContext, ExecutionResources
+from ray.data import DataContext, ExecutionResources, TaskPoolStrategy
 
 from data_pipelines.class_map import is_wanted, pack_batch
 from data_pipelines.dataset import Dataset
@@ -219,7 +219,7 @@ class Stream:
             batch_size=1,
             batch_format="pyarrow",
             num_cpus=1,
-            concurrency=min(streamed.cpus, len(items)),
+            compute=TaskPoolStrategy(size=min(streamed.cpus, len(items))),
         )
         blocks: Any = decoded.iter_batches(batch_size=None, prefetch_batches=1)
         return iter(blocks)

@@ -244,7 +244,7 @@ def stream(flags: Feeds, folder: Path) -> None:
         for batch in batches:
             streamed.images(batch)
     seconds = time.monotonic() - started
-    spilled = "Spilled" in memory_summary(stats_only=True)
+    spilled = "Spilled" in memory_summary(ray.get_runtime_context().gcs_address, stats_only=True)
     ray.shutdown()
     print(json.dumps({"sum": peak.sum, **peak.parts, "rate": images / seconds, "spilled": spilled}))
 

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
 import pytest
 
+from data_pipelines.image_set import ImageSet, load_locally
+from data_pipelines.manifest import indexed
 from data_pipelines.voc import Voc
 from sweeps.guidance_lambda import GuidanceLambda
 from sweeps.launch.cluster import check_room, refuse_shuffled, room_for_streams
+from sweeps.launch.plan import closure
+from tests.sweeps.launches import Ended, Home, wait_until
+from tests.sweeps.stories import GRID, ORPHANS_S
 from trainables.result import Result
-from trainables.trial import feed_key
+from trainables.trial import feed_key, run
 
 DATA = Voc(root="nowhere", fingerprint="0123456789abcdef")
 
@@ -81,3 +93,64 @@ def test_a_training_that_shuffles_everything_is_not_streamed():
     with pytest.raises(ValueError, match=r"over 5 MiB allowed: streamed feed; take --shuffle wind"):
         refuse_shuffled(results, streams, ["over 5 MiB allowed: streamed feed"])
     refuse_shuffled(asked(shuffle="windows"), streams, [])
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A split in this process."""
+
+    images: ImageSet
+
+    def load(self) -> ImageSet:
+        return self.images
+
+
+@pytest.fixture(scope="module")
+def resumed(make_home) -> tuple[Home, Ended]:
+    """A sweep that streams, its driver killed in the middle of a training, and once more."""
+    home: Home = make_home("streams")
+    flags = (*GRID, "--feed", "streamed", "--baseline-epochs", "3", "--epochs", "1")
+    with home.started(*flags) as process:
+        wait_until(lambda: any(epoch >= 1 for epoch in home.epochs().values()), process)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        deadline = time.monotonic() + ORPHANS_S
+        while home.processes() and time.monotonic() < deadline:
+            time.sleep(0.2)
+    assert not home.summaries()  # nothing was finished
+    return home, home.run(*flags)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+class TestAStreamedSweep:
+    def test_it_ends_where_one_trial_and_its_stream_have_all_cpus(self, resumed):
+        _, ended = resumed
+        assert (ended.code, ended.err) == (0, ""), ended
+        assert ended.out.count("streamed feed (--feed streamed)") == 3
+        cpus = len(os.sched_getaffinity(0))
+        assert f"for its Data execution) of {cpus} CPU" in ended.out
+        for noise in ("ray::", "MapWorker", "Dataset", "Running", "INFO", "WARNING"):
+            assert noise not in ended.out
+
+    def test_it_equals_a_resident_one_with_the_same_shuffle_bit_for_bit(self, resumed, tmp_path):
+        home, _ = resumed
+        flags = {"losses": ("energy",), "layers": ("final",), "shuffle": "windows"}
+        sweep = GuidanceLambda(
+            smoke=True, data_root=str(home.data_root), baseline_epochs=3, epochs=1, **flags
+        ).small()
+        dataset, manifest = indexed(sweep.data(), tmp_path / "index")
+        wanted = {r.result_id: r for r in closure(sweep.asked(dataset))}
+        first = next(iter(wanted.values()))
+        feeds = {
+            feed_key(first, split): Loaded(load_locally(dataset, manifest, split, first.size_px))
+            for split in dataset.splits()
+        }
+        storage: Path = tmp_path / "storage"
+        for result in wanted.values():
+            assert run(result, storage, feeds, lambda _: None)
+        left = home.summaries()
+        assert left.keys() == wanted.keys()
+        for result_id, summary in left.items():
+            assert json.loads((storage / result_id / "result.json").read_text()) == summary
