@@ -26,6 +26,7 @@ from trainables.losses.loss import Loss
 from trainables.result import Result
 
 Repeat = Literal["all", "largest"]
+PAPER_LOSSES = ("energy", "l1", "ppce", "rrr_star")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,16 +36,16 @@ class GuidanceLambda(GuidanceSweep):
     question: ClassVar[str] = "guidance_lambda"
     grids: ClassVar[Mapping[str, Grid]] = {
         "demo": Grid(models=(VANILLA,), losses=tuple(Loss.registered), seeds=(0, 1, 2)),
-        "kinds": Grid(models=KINDS, losses=("energy", "l1"), lambdas="ends"),
-        "paper": Grid(models=KINDS, losses=("energy", "l1", "ppce", "rrr_star"), supplement=True),
+        "kinds": Grid(models=KINDS, losses=PAPER_LOSSES, lambdas="ends"),
+        "paper": Grid(models=KINDS, losses=PAPER_LOSSES, supplement=True),
     }
 
     grid: str = ""
     """What the other flags leave open. demo: one conventional network, all losses with their three
-    lambdas, input and final, three seeds. kinds: the three kinds of networks, energy and l1 with
-    their smallest and largest lambda, input and final, one seed. paper: the three kinds, all losses
-    with their three lambdas, input and final, Grad-CAM at final, and mid1 to mid3 but on COCO, one
-    seed. Empty: demo on the sample, paper on published data."""
+    lambdas, input and final, three seeds. kinds: the three kinds of networks, the paper's losses
+    with their smallest and largest lambda, input and final, one seed. paper: the same with the
+    three lambdas, Grad-CAM at final, and mid1 to mid3 but on COCO. Empty: demo on the sample, paper
+    on published data."""
     repeat: Repeat = "all"
     """What the seeds after the first repeat: all lambdas, or each loss's largest, which tells the
     spread at a third of the cost."""

@@ -48,10 +48,10 @@ def test_lambda_zero_is_the_one_control_of_a_seed():
     assert [r.loss for r in found if isinstance(r, GuidedTraining)] == [None]
 
 
-def test_the_grid_of_kinds_has_two_losses_lambdas_and_layers_of_each():
+def test_the_grid_of_kinds_has_four_losses_two_lambdas_and_two_layers_of_each():
     guided = guided_of(grid="kinds")
     assert Counter(r.start.network.name for r in guided) == dict.fromkeys(
-        ("small_resnet", "small_xresnet", "small_bcos_resnet"), 2 * 2 * 2
+        ("small_resnet", "small_xresnet", "small_bcos_resnet"), 4 * 2 * 2
     )
     assert {r.seed for r in guided} == {0}
     assert {r.lambda_loc for r in guided if r.loss.name == "energy"} == {5e-4, 5e-3}
