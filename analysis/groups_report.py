@@ -10,6 +10,8 @@ import pandas as pd
 
 from analysis import groups, tables
 from analysis.document import Block, Heading, Paragraph, Picture, Table
+from analysis.findings.guidance import waterbirds_verdicts
+from analysis.findings_report import finding_sentences, findings_blocks
 from analysis.groups import ACCURACIES, BASELINE, PLACE
 from analysis.panel import panel_figure, panel_reading, read_examples
 from analysis.runs import Runs
@@ -34,12 +36,15 @@ class GroupFrames:
 
     outcomes: pd.DataFrame
     cells: pd.DataFrame
+    findings: pd.DataFrame
+    comparisons: pd.DataFrame
 
     @classmethod
     def of(cls, runs: Runs) -> GroupFrames:
         """All frames of these runs."""
         outcomes = groups.outcomes(runs)
-        return cls(outcomes=outcomes, cells=groups.cells(outcomes))
+        findings, comparisons = waterbirds_verdicts(outcomes, groups.trained(runs))
+        return cls(outcomes, groups.cells(outcomes), findings, comparisons)
 
     @property
     def guided(self) -> pd.DataFrame:
@@ -48,7 +53,12 @@ class GroupFrames:
 
     def csvs(self) -> dict[str, pd.DataFrame]:
         """The frames by the names of their files."""
-        return {"group_outcomes": self.outcomes, "group_cells": self.cells}
+        return {
+            "group_outcomes": self.outcomes,
+            "group_cells": self.cells,
+            "group_findings": self.findings,
+            "group_comparisons": self.comparisons,
+        }
 
     def blocks(self, runs: Runs) -> list[Block]:
         """The table by groups, every run, and maps."""
@@ -59,6 +69,7 @@ class GroupFrames:
             Paragraph(GROUPS),
             Table(cells_table(self.cells)),
             Table(outcomes_table(self.outcomes), folded=f"{len(self.outcomes)} runs"),
+            *findings_blocks(self.findings, self.comparisons),
             *_panels(runs, self.outcomes),
         ]
 
@@ -73,7 +84,8 @@ class GroupFrames:
         """What guidance does to each accuracy, a sentence each."""
         if self.guided.empty:
             return [NOTHING]
-        return [gain_sentence(self.guided, key) for key in SHOWN]
+        gains = [gain_sentence(self.guided, key) for key in SHOWN]
+        return [*gains, *finding_sentences(self.findings)]
 
 
 def cells_table(cells: pd.DataFrame) -> pd.DataFrame:

@@ -172,7 +172,8 @@ class GuidedTraining(Training):
         The pooled front of a configuration lies within the fronts of its runs, so no member is
         ever missing.
         """
-        return {best_epoch(history, "val/f1"), len(history)} | own_front(history)
+        fronts = own_front(history) | own_front(history, accuracy="val/map")  # findings take both
+        return {best_epoch(history, "val/f1"), len(history)} | fronts
 
     def compute(self, trial: Trial) -> None:
         images = trial.images("train")
@@ -311,9 +312,10 @@ def draw_targets(
     return np.array(explained, dtype=np.int64), np.array(targets, dtype=np.int64)
 
 
-def own_front(history: list[dict[str, float]]) -> set[int]:
-    """Epochs (from 1) that no other of the run dominates in F1, EPG and IoU, raw or rounded."""
-    points = np.array([[x.get(o, np.nan) for o in OBJECTIVES] for x in history])
+def own_front(history: list[dict[str, float]], accuracy: str = OBJECTIVES[0]) -> set[int]:
+    """Epochs (from 1) that no other dominates in accuracy, EPG and IoU, raw or rounded."""
+    names = (accuracy, *OBJECTIVES[1:])
+    points = np.array([[x.get(name, np.nan) for name in names] for x in history])
     points = np.nan_to_num(points, nan=-1.0)  # undefined is worse than anything
     rounded = np.round(points / ROUNDING)
     kept = moocore.is_nondominated(points, maximise=True, keep_weakly=True)
