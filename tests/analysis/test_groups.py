@@ -136,7 +136,10 @@ def test_the_report_tells_gains_and_shows_the_baseline_first(runs):
     gains = frames.guided["accuracy_gain"]
     assert f"in {int((gains > 0).sum())} of 2 cells" in lines[0]
     assert f"conventional input energy {100 * gains.iloc[0]:+.1f}" in lines[0]
-    assert frames.csvs().keys() == {"group_outcomes", "group_cells"}
+    assert lines[-1].startswith("The paper's sentences on these runs: ")
+    assert set(frames.findings["id"]) == {"R9"}
+    names = ("outcomes", "cells", "findings", "comparisons")
+    assert frames.csvs().keys() == {f"group_{name}" for name in names}
 
 
 def test_nothing_guided_is_said_so(runs):
