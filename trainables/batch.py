@@ -60,12 +60,12 @@ class Batch:
 
     def explaining(self, chosen: Tensor) -> Batch:
         """The same images, asked only for the chosen explanations, (N,), bool."""
-        parts = {"masks": self.masks, "segments": self.segments}
         return replace(
             self,
             image_index=self.image_index[chosen],
             targets=self.targets[chosen],
-            **{name: part if part is None else part[chosen] for name, part in parts.items()},
+            masks=None if self.masks is None else self.masks[chosen],
+            segments=None if self.segments is None else self.segments[chosen],
         )
 
     def explained_alone(self) -> tuple[Batch, Tensor]:

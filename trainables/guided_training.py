@@ -245,9 +245,9 @@ def guided_step(
     Only annotated images pay for explanations where the others do not change their maps. Where no
     batch statistics lie behind the layer, only they are explained; and where the network has none
     at all, the others go through it by themselves, unless the layer lies so deep that explaining
-    costs nothing: a backward costs for every image in its graph. Losses and gradients are the same.
-    Otherwise everybody is explained in one forward, as in the authors' code. A batch in which
-    nobody is annotated is a plain step.
+    costs nothing: a backward costs for every image in its graph. Losses and gradients are the same,
+    but for the draws of dropout. Otherwise everybody is explained in one forward, as in the
+    authors' code. A batch in which nobody is annotated is a plain step.
 
     Args:
         model: in the mode that it trains in.
@@ -269,7 +269,8 @@ def guided_step(
         plain = functional.binary_cross_entropy_with_logits(model.module(batch.images), labels)
         plain.backward(inputs=weights)
         return plain.item(), 0.0
-    regions, layers = regions[counted], [need.layer for need in attribution.needs(model)]
+    regions = regions[counted]
+    layers = [need.layer for need in attribution.needs(model)] or ["input"]
     explained, others = batch, batch.images[:0]
     few = int(counted.sum()) < len(batch.images)
     if few and not coupled_behind(model, layers, batch.images):

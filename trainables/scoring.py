@@ -112,13 +112,9 @@ def chunks(images: ImageSet, *, explained: bool = True) -> Iterator[tuple[np.nda
 def batches(
     model: Model, images: ImageSet, device: torch.device, explained: bool = True
 ) -> Iterator[Batch]:
-    """The images in order, each with all its positive classes, or with no explanation."""
+    """The images as in `chunks`, each with all its positive classes; or in order, without any."""
     indices, targets = images.pairs()
-    if not explained:
-        indices, targets = indices[:0], targets[:0]
-    for start in range(0, len(images), BATCH_SIZE):
-        chosen = np.arange(start, min(start + BATCH_SIZE, len(images)))
-        pairs = np.flatnonzero((indices >= start) & (indices <= chosen[-1]))
+    for chosen, pairs in chunks(images, explained=explained):
         yield batch_of(model, images, device, chosen, indices[pairs], targets[pairs])
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -185,3 +187,21 @@ def test_a_bcos_network_is_coupled_by_its_uncentered_norms():
     assert coupled_behind(model, ["mid3"], pictures(1))
     assert not coupled_behind(model, ["final"], pictures(1))
     assert not coupled_behind(tiny_bcos_model(), ["input"], pictures(1))
+
+
+def test_a_batch_keeps_what_belongs_to_the_chosen_explanations_and_images():
+    batch = batch_of(5)
+    segments = batch.masks.to(torch.int8)
+    chosen = torch.tensor([False, True, False, True, True])
+    some = replace(batch, segments=segments, labels=torch.arange(6)).explaining(chosen)
+    assert some.image_index.tolist() == [1, 3, 5]
+    assert torch.equal(some.masks, batch.masks[chosen])
+    assert torch.equal(some.segments, segments[chosen])
+    assert len(some.images) == 6
+    alone, order = some.explained_alone()
+    assert order.tolist() == [1, 3, 5, 0, 2, 4]
+    assert torch.equal(alone.images, batch.images[order[:3]])
+    assert list(alone.image_ids) == ["image 1", "image 3", "image 5"]
+    assert alone.image_index.tolist() == [0, 1, 2]
+    assert alone.targets.tolist() == some.targets.tolist()
+    assert alone.labels.tolist() == [1, 3, 5]

@@ -109,13 +109,27 @@ def test_targets_of_an_image_share_its_forward(model, images, monkeypatch):
     assert not any(c.backwards for c in counts)  # nobody asked for a map
 
 
-def test_batches_go_through_the_images_in_order_with_masks(model, images, monkeypatch):
+def test_batches_hold_every_image_once_with_all_its_pairs_and_masks(model, images, monkeypatch):
     monkeypatch.setattr(scoring, "BATCH_SIZE", 4)
-    seen = list(batches(model, images, torch.device("cpu")))
-    assert [name for batch in seen for name in batch.image_ids] == images.image_ids.tolist()
-    masks = np.concatenate([batch.masks.numpy() for batch in seen])
-    assert np.array_equal(masks, images.masks(*images.pairs()))
+    numbers = {name: k for k, name in enumerate(images.image_ids.tolist())}
+    seen, names = [], []
+    for batch in batches(model, images, torch.device("cpu")):
+        assert len(batch.images) <= 4
+        assert len(set(batch.image_index.bincount(minlength=len(batch.images)).tolist())) == 1
+        of = np.array([numbers[batch.image_ids[i]] for i in batch.image_index.tolist()], dtype=int)
+        seen += list(zip(of.tolist(), batch.targets.tolist(), strict=True))
+        names += list(batch.image_ids)
+        assert np.array_equal(
+            batch.masks.numpy(), images.masks(np.array(of), batch.targets.numpy())
+        )
+    assert sorted(names) == images.image_ids.tolist()
+    assert sorted(seen) == list(zip(*(part.tolist() for part in images.pairs()), strict=True))
+
+
+def test_batches_without_explanations_go_through_the_images_in_order(model, images, monkeypatch):
+    monkeypatch.setattr(scoring, "BATCH_SIZE", 4)
     silent = list(batches(model, images, torch.device("cpu"), explained=False))
+    assert [name for batch in silent for name in batch.image_ids] == images.image_ids.tolist()
     assert all(len(batch.targets) == 0 for batch in silent)
 
 
