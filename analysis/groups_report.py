@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -26,6 +27,9 @@ GROUPS = (
     "settings: what it gets wrong about the bird it gets right about the place."
 )
 NOTHING = "No guided group training has finished: there is nothing to compare."
+MAPS = {"epg": "EPG", "box_iou_tuned": "IoU"}
+TITLES = {**ACCURACIES, **MAPS}
+"""Values and what tables call them."""
 SHOWN = ("accuracy", "accuracy_g3", "accuracy_worst")
 """Accuracies whose gain is told in a sentence."""
 
@@ -77,8 +81,9 @@ class GroupFrames:
         """The table for a terminal of 100 columns."""
         if self.guided.empty:
             return ""
-        note = textwrap.fill(GROUPS, tables.WIDTH)
-        return "\n".join(["ACCURACY BY GROUP", note, "", tables.text(cells_table(self.cells))])
+        shown = (("ACCURACY BY GROUP", ACCURACIES), ("WHERE THE MAPS LIE", MAPS))
+        texts = [f"{t}\n\n{tables.text(cells_table(self.cells, titles))}" for t, titles in shown]
+        return "\n\n".join([textwrap.fill(GROUPS, tables.WIDTH), *texts])
 
     def short_lines(self) -> list[str]:
         """What guidance does to each accuracy, a sentence each."""
@@ -88,8 +93,13 @@ class GroupFrames:
         return [*gains, *finding_sentences(self.findings)]
 
 
-def cells_table(cells: pd.DataFrame) -> pd.DataFrame:
-    """Every cell below its baseline: mean ± sd in percent."""
+def cells_table(cells: pd.DataFrame, titles: Mapping[str, str] = TITLES) -> pd.DataFrame:
+    """Every cell below its baseline: mean ± sd in percent.
+
+    Args:
+        cells: as ``groups.cells`` returns them.
+        titles: which values are shown, and what they are called.
+    """
     table = pd.DataFrame(
         {
             "setting": _titles(cells),
@@ -98,7 +108,7 @@ def cells_table(cells: pd.DataFrame) -> pd.DataFrame:
             "runs": cells["runs"].map(tables.number),
         }
     )
-    for key, title in (*ACCURACIES.items(), ("epg", "EPG"), ("box_iou_tuned", "IoU")):
+    for key, title in titles.items():
         columns = zip(cells[f"{key}_mean"], cells[f"{key}_sd"], strict=True)
         table[title] = [tables.mean_and_sd(mean, sd) for mean, sd in columns]
     return table
@@ -114,7 +124,7 @@ def outcomes_table(outcomes: pd.DataFrame) -> pd.DataFrame:
             "drawing": outcomes["annotation_seed"].map(tables.number),
         }
     )
-    for key, title in (*ACCURACIES.items(), ("epg", "EPG"), ("box_iou_tuned", "IoU")):
+    for key, title in TITLES.items():
         table[title] = outcomes[key].map(tables.percent)
     return table
 
