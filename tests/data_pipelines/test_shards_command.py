@@ -140,9 +140,9 @@ def test_from_s3_to_s3_and_into_the_resident_feed(sample, s3, tmp_path):
 
 
 def test_an_address_that_does_not_answer_is_bad_input(s3, source):
-    done = convert("--layout", "voc", "--source", "s3://bucket/voc", "--out", "s3://bucket/out")
+    done = convert("--layout", "voc", "--source", "s3://bucket/none", "--out", "s3://bucket/out")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "s3://bucket/voc/VOCdevkit/VOC2007/Annotations is missing" in done.stderr
+    assert "s3://bucket/none/VOCdevkit/VOC2007/Annotations is missing" in done.stderr
     dead = convert(
         "--layout", "voc", "--source", str(source.folder), "--out", "s3://bucket/out",
         AWS_ENDPOINT_URL="http://127.0.0.1:9", AWS_MAX_ATTEMPTS="1",
