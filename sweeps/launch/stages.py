@@ -274,7 +274,7 @@ def score(
     Each node keeps half a CPU for reading and decoding; its actors, one for each CPU (or as many
     as have their threads), share the rest evenly.
     """
-    gpus = sweep.gpus_per_trial
+    gpus = min(sweep.gpus_per_trial, 1.0)
     cpus = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
     each, actors = shares(cpus, max(result.threads for result in bundle))
     if gpus:

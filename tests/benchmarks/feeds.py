@@ -84,8 +84,10 @@ def sweep(flags: Feeds, home: Path) -> None:
     from sweeps.guidance_lambda import GuidanceLambda
     from sweeps.launch.command import run
 
-    hook = {"worker_process_setup_hook": partial(count_decodes, flags.counts)}
-    ray.init = partial(ray.init, runtime_env=hook)
+    def count() -> None:
+        count_decodes(flags.counts)
+
+    ray.init = partial(ray.init, runtime_env={"worker_process_setup_hook": count})
     asked = GuidanceLambda(
         **GRID,
         smoke=True,
