@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -84,6 +86,9 @@ class View(ImageSet):
     outside: bool = False
     """Whether masks are what lies outside the boxes: the background."""
 
+    def expecting(self, batches: Sequence[NDArray[np.int64]]) -> AbstractContextManager[None]:
+        return self.whole.expecting(batches)
+
     def images(self, indices: ArrayLike) -> NDArray[np.uint8]:
         return self.windows.of(self.whole.images(indices), indices)
 
@@ -100,5 +105,6 @@ def view(whole: ImageSet, windows: Windows, *, outside: bool = False) -> View:
     same |= {
         "size_px": windows.size_px,
         "boxes": np.concatenate([whole.boxes[:, :1], corners], axis=1),
+        "class_maps": (),  # no dataset that is seen through windows has any
     }
     return View(**same, whole=whole, windows=windows, outside=outside)

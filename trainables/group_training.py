@@ -247,8 +247,9 @@ class GroupTraining(ClassifierTraining):
             explained, targets = draw_targets(trial, seen, epoch, chosen)
             batch = batch_of(model, seen, trial.device, chosen, explained, targets)
             used = torch.from_numpy(annotated[explained]).to(trial.device)
+            share = weight / trial.share  # a sum over the images
             classification, localization = guided_step(
-                model, batch, labels, used, self.attribution, self.loss, weight
+                model, batch, labels, used, self.attribution, self.loss, share
             )
             return {
                 "loss": classification,

@@ -179,6 +179,7 @@ STUDIES = {
         *("--models", "vanilla", "--losses", "energy", "--layers", "final"),
         *("--fractions", "0.1", "1", "--dilations", "0.5", "--dilated-layers", "final"),
     ),
+    "waterbirds": ("--layers", "final"),
 }
 """Sweeps that are run on several nodes, in this order on one storage, each as small as it gets."""
 
