@@ -37,11 +37,13 @@ def published_png(folder: Path, row: Mapping[str, Any]) -> bytes | None:
     Raises:
         FileNotFoundError: the file is gone.
     """
-    return (folder / row["segmentation"]).read_bytes() if row["segmentation"] else drawn_png(row)
+    if row["segmentation"]:
+        return (folder / str(row["segmentation"])).read_bytes()
+    return drawn_png(row)
 
 
 def drawn_png(row: Mapping[str, Any]) -> bytes | None:
-    """The class map drawn from regions, as PNG; None where none are published."""
+    """The class map of published regions as PNG; None where there are none."""
     if not row["regions"]:
         return None
     written = io.BytesIO()

@@ -23,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 
 from data_pipelines import shards
+from data_pipelines.class_map import is_wanted
 from data_pipelines.dataset import Dataset
 from data_pipelines.location import in_threads, is_local, names_in, write_table, write_whole
 from data_pipelines.manifest import FORMAT, Manifest, SplitSummary, identity_of, usable_rows
@@ -55,6 +56,8 @@ class Piece:
     rows: pa.Table
     source: str
     """Digest of annotations, and of the files' names, sizes and versions."""
+    classes: int
+    """K where class maps are judged; 0 where not."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,12 @@ def finished(home: Path, sources: str, *, verify: bool) -> Manifest | None:
 
 
 def pieces(
-    split: str, rows: pa.Table, skipped: dict[str, str], folder: Path, files: dict[str, str]
+    split: str,
+    rows: pa.Table,
+    skipped: dict[str, str],
+    folder: Path,
+    files: dict[str, str],
+    classes: int,
 ) -> Iterator[Piece]:
     """The shards of a split.
 
@@ -131,7 +139,9 @@ def pieces(
         skipped: further image_ids.
         folder: of the shards.
         files: size and version of the published files by name.
+        classes: K.
     """
+    judged = classes if is_wanted(split) else 0
     ids = np.array(rows["image_id"].to_pylist(), dtype=object)
     listed = np.sort(np.concatenate([ids, np.array(list(skipped), dtype=object)]))
     cuts = [*np.searchsorted(ids, listed[:: shards.IMAGES_PER_SHARD]), len(ids)]
@@ -143,7 +153,7 @@ def pieces(
         digest = hashlib.sha256(json.dumps([split, made_of]).encode())
         add_rows(digest, some)
         name = shards.shard_name(order * shards.IMAGES_PER_SHARD, len(listed))
-        yield Piece(folder / name, some, digest.hexdigest()[:16])
+        yield Piece(folder / name, some, digest.hexdigest()[:16], judged)
 
 
 def convert(
@@ -172,9 +182,11 @@ def convert(
     """
     plan: dict[str, list[Piece]] = {}
     skipped: dict[str, dict[str, str]] = {}
+    classes = len(dataset.classes())
     for split in splits:
         rows, skipped[split] = annotation_rows(dataset, split, say)
-        plan[split] = list(pieces(split, rows, skipped[split], home / f"{split}.shards", files))
+        folder = home / f"{split}.shards"
+        plan[split] = list(pieces(split, rows, skipped[split], folder, files, classes))
     every = [piece for split in splits for piece in plan[split]]
     reports = done_before(every, verify=verify)
     missing = [piece for piece in every if str(piece.path) not in reports]
@@ -226,7 +238,9 @@ def write(
     if is_local(missing[0].path):
         for folder in {piece.path.parent for piece in missing}:
             folder.mkdir(parents=True, exist_ok=True)
-    items = [shards.work_item(piece.path, piece.rows, piece.source) for piece in missing]
+    items = [
+        shards.work_item(piece.path, piece.rows, piece.source, piece.classes) for piece in missing
+    ]
     sizes = {str(piece.path): len(piece.rows) for piece in missing}
     for report in shards.written(items, dataset.folder, verify=verify, lenient=True):
         reports[report["shard"]] = report

@@ -81,6 +81,14 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
     return pq.read_table(io.BytesIO(path.read_bytes()), columns=columns)
 
 
+def parquet_file(path: Path) -> pq.ParquetFile:
+    """A Parquet file opened for reading in parts; from a store only these parts are fetched."""
+    if is_local(path):
+        return pq.ParquetFile(path)
+    remote = cast(Any, path)
+    return pq.ParquetFile(remote.fs.open(remote.path, "rb", cache_type="none"), pre_buffer=True)
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file that nobody ever sees in part; its folder is made.
 

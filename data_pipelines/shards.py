@@ -11,13 +11,14 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_pipelines.class_map import PUBLISHED, drawn_png
+from data_pipelines.class_map import PUBLISHED, drawn_png, pack
 from data_pipelines.dataset import Dataset
 from data_pipelines.location import is_local, location, names_in, read_each, reason, write_table
 from data_pipelines.manifest import Manifest
@@ -42,12 +43,14 @@ SHARD_SCHEMA = pa.schema(
     ]
 )
 STORED = {
-    "row_group_size": WINDOWS.group_images,
     "use_dictionary": ["image_id"],
     "compression": {name: "SNAPPY" if name in COPIED else "NONE" for name in SHARD_SCHEMA.names},
     "write_statistics": ["image_id"],
+    "row_group_size": WINDOWS.group_images,
 }
 """How Parquet stores them: pictures are compressed already, and no two are alike."""
+MAP_PX = 8
+"""Side at which a class map is looked at: it is decoded whole, and its resized values checked."""
 REPORT = b"attribution_sweeps"
 """Key of a shard's report in the metadata of the Parquet file."""
 QUIETED = {
@@ -63,6 +66,14 @@ def shard_paths(manifest: Manifest, split: str) -> list[Path]:
         return manifest.converted_shards(split)
     images, folder = manifest.summary(split).images, manifest.directory / f"{split}.shards"
     return [folder / shard_name(first, images) for first in range(0, images, IMAGES_PER_SHARD)]
+
+
+def shard_firsts(manifest: Manifest, split: str) -> list[int]:
+    """Row of the manifest that each shard begins with."""
+    if not manifest.converted:
+        return list(range(0, manifest.summary(split).images, IMAGES_PER_SHARD))
+    # the names of a conversion count unusable images too
+    return [0, *accumulate(manifest.shards[split].values())][:-1]
 
 
 def shard_name(first: int, images: int) -> str:
@@ -100,18 +111,19 @@ def write_shards(dataset: Dataset, manifest: Manifest, split: str) -> Path:
     return folder
 
 
-def work_item(path: Path, rows: pa.Table, source: str = "") -> dict[str, Any]:
+def work_item(path: Path, rows: pa.Table, source: str = "", classes: int = 0) -> dict[str, Any]:
     """One shard to write.
 
     Args:
         path: of the shard.
         rows: by ANNOTATION_SCHEMA.
         source: digest of what it is made from; comes back in its report.
+        classes: K where class maps are verified with the images, else 0.
     """
     sink = io.BytesIO()
     with pa.ipc.new_stream(sink, rows.schema) as stream:
         stream.write_table(rows)
-    return {"shard": str(path), "rows": sink.getvalue(), "source": source}
+    return {"shard": str(path), "rows": sink.getvalue(), "source": source, "classes": classes}
 
 
 def written(
@@ -151,13 +163,20 @@ def write_shard(
     unreadable: dict[str, str] = {}
     damaged: dict[str, str] = {}
     kept: list[tuple[int, bytes, bytes | None]] = []
+    files: list[tuple[str, str | None]] = []
     contents = zip(rows["image_id"].to_pylist(), read_each(images), read_each(masks), strict=True)
+    published = rows.select(PUBLISHED).to_pylist()
     for row, (image_id, image, mask) in enumerate(contents):
         if isinstance(image, bytes) and not isinstance(mask, OSError):
-            kept.append((row, image, mask))
-            why = damage(image) if verify else ""
+            files.append((sha256(image), None if mask is None else sha256(mask)))
+            png = drawn_png(published[row]) if mask is None else mask
+            kept.append((row, image, png))
+            why, path = damage(image) if verify else "", images[row]
+            if verify and not why and item["classes"]:
+                sides = (published[row]["width"], published[row]["height"])
+                why, path = pack(png, *sides, item["classes"], MAP_PX)[1], masks[row]
             if why:
-                damaged[image_id] = f"{why}: {images[row]}"
+                damaged[image_id] = f"{why}: {path or images[row]}"
             continue
         error, path = (image, images[row]) if isinstance(image, OSError) else (mask, masks[row])
         if not lenient:
@@ -169,15 +188,13 @@ def write_shard(
             "verified": verify,
             "unreadable": unreadable,
             "damaged": damaged,
-            "files": [[sha256(image), mask and sha256(mask)] for _, image, mask in kept],
+            "files": files,
         }
     )
     if kept:
-        order, pictures, masks_read = zip(*kept, strict=True)
-        rows = rows.take(list(order))
-        of_rows = zip(masks_read, rows.select(PUBLISHED).to_pylist(), strict=True)
-        maps = [drawn_png(row) if mask is None else mask for mask, row in of_rows]
-        columns = {name: rows[name] for name in COPIED} | {"image": pictures, "segmentation": maps}
+        order, pictures, segmentations = zip(*kept, strict=True)
+        columns = {name: rows[name].take(list(order)) for name in COPIED}
+        columns |= {"image": pictures, "segmentation": segmentations}
         table = pa.table(columns, schema=SHARD_SCHEMA.with_metadata({REPORT: report}))
         write_table(location(item["shard"]), table, **STORED)
     return {"shard": item["shard"], "report": report}

@@ -8,12 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, fields
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import ray.data
 from numpy.typing import ArrayLike, NDArray
 from ray.data import DataContext, ExecutionResources, TaskPoolStrategy
@@ -21,10 +19,10 @@ from ray.data import DataContext, ExecutionResources, TaskPoolStrategy
 from data_pipelines.class_map import is_wanted, pack_batch
 from data_pipelines.dataset import Dataset
 from data_pipelines.image_set import ImageSet, assemble
-from data_pipelines.location import in_threads, location, write_whole
+from data_pipelines.location import location, parquet_file, write_whole
 from data_pipelines.manifest import MAX_SKIPPED_FRACTION, Manifest
 from data_pipelines.order import WINDOWS
-from data_pipelines.shards import ordered_execution, shard_paths, write_shards
+from data_pipelines.shards import ordered_execution, shard_firsts, shard_paths, write_shards
 from data_pipelines.transforms import decode_batch
 
 BLOCK_BYTES = 8 * 2**20
@@ -65,7 +63,7 @@ class Shards:
 
 def read_shard_rows(path: str, rows: NDArray[np.int64]) -> pa.Table:
     """Columns image_id and image of some rows of a shard, in the order asked for."""
-    with location(path).open("rb") as opened, pq.ParquetFile(opened) as file:
+    with parquet_file(location(path)) as file:
         sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
         ends = np.cumsum(sizes)
         groups = np.unique(np.searchsorted(ends, rows, side="right")).tolist()
@@ -280,8 +278,7 @@ def streamed(
     """
     write_shards(dataset, manifest, split)
     paths = shard_paths(manifest, split)
-    ends = np.cumsum([0, *in_threads(rows_of, paths)])
-    shards = Shards(tuple(map(str, paths)), tuple(ends[:-1].tolist()))
+    shards = Shards(tuple(map(str, paths)), tuple(shard_firsts(manifest, split)))
     ids = manifest.image_ids(split)
     known, damaged, decoded = manifest.directory / f"{split}.damaged.json", {}, 0
     if manifest.verified:
@@ -309,12 +306,6 @@ def streamed(
     return StreamedSplit(annotations, shards, cpus, decoded)
 
 
-def rows_of(path: Path) -> int:
-    """Images in a shard."""
-    with path.open("rb") as file:
-        return int(pq.read_metadata(file).num_rows)
-
-
 def class_maps(shards: Shards, classes: int, size_px: int) -> tuple[list[bytes], list[str]]:
     """Packed class maps of a split, in the order of ids, and what is wrong with each.
 
@@ -335,8 +326,8 @@ def class_maps(shards: Shards, classes: int, size_px: int) -> tuple[list[bytes],
 
 def packed_maps(item: dict[str, Any], classes: int, size_px: int) -> list[dict[str, Any]]:
     """The task: class_map and error of each row of a shard."""
-    with location(item["path"]).open("rb") as file:
-        table = pq.read_table(file, columns=["segmentation", "width", "height"])
+    with parquet_file(location(item["path"])) as file:
+        table = file.read(columns=["segmentation", "width", "height"], use_threads=False)
     sides = list(zip(table["width"].to_pylist(), table["height"].to_pylist(), strict=True))
     packed = pack_batch(table["segmentation"].to_pylist(), sides, classes, size_px)
     return [{"class_map": one, "error": error} for one, error in zip(*packed, strict=True)]

@@ -94,7 +94,7 @@ def test_a_conversion_has_the_rows_the_shards_and_the_fingerprint_of_the_publish
             assert table.equals(pq.read_table(tmp_path / "one" / path.name))
 
 
-@pytest.mark.parametrize("layout", ["voc", "imagenet"])
+@pytest.mark.parametrize("layout", ["voc", "coco", "imagenet"])
 def test_sweeps_take_a_conversion_as_it_is_with_the_same_ids(layout, tmp_path, monkeypatch):
     sample = DigitScenes(
         root=str(tmp_path / "source"), layout=layout, images_train=20, images_val=8, images_test=8
@@ -115,6 +115,7 @@ def test_sweeps_take_a_conversion_as_it_is_with_the_same_ids(layout, tmp_path, m
     read = load_locally(dataset, converted, "val", 64)
     assert np.array_equal(read.images(range(8)), pictures.images(range(8)))
     assert np.array_equal(read.boxes, pictures.boxes)
+    assert read.class_maps == pictures.class_maps
     shards.write_shards(dataset, converted, "val")
     shard_paths(converted, "val")[0].unlink()
     with pytest.raises(FileNotFoundError, match=r"1 of 1 shards are gone; .*convert again"):
@@ -207,6 +208,18 @@ def damage_some(voc):
         "000005": "broken XML",
         "000006": "annotation missing",
     }
+
+
+def test_a_damaged_class_map_counts_where_it_is_judged(voc, run, tmp_path):
+    lists, maps = (voc.lists / "train.txt", voc.lists / "val.txt"), voc.folder / "SegmentationClass"
+    judged, unjudged = (path.read_text().split()[0] for path in reversed(lists))
+    for image_id in (judged, unjudged):
+        (maps / f"{image_id}.png").write_bytes(b"no picture")
+    assert run() == 0
+    manifest = manifest_in(tmp_path / "out")
+    assert list(manifest.summary("val").damaged) == [judged]
+    assert manifest.summary("val").damaged[judged].endswith(f"{judged}.png")
+    assert manifest.summary("train").damaged == {}
 
 
 def test_every_damaged_file_is_listed_and_too_many_end_it_with_1(voc, run, tmp_path, capsys):

@@ -108,6 +108,7 @@ import sys
 import numpy as np, ray
 from data_pipelines.image_set import load_locally
 from data_pipelines.manifest import indexed
+from data_pipelines.streamed_set import streamed
 from data_pipelines.streaming import resident
 from data_pipelines.voc import Voc
 
@@ -117,7 +118,13 @@ published, index = indexed(Voc(root=sys.argv[1]), sys.argv[2])
 ours = resident(dataset, manifest, "val", 64).load()
 theirs = load_locally(published, index, "val", 64)
 everything = range(len(theirs))
+stream = streamed(dataset, manifest, "val", 64).load()
+batches = [np.arange(7), np.arange(7, 12)]
+with stream.expecting(batches):
+    streamed_pixels = np.concatenate([stream.images(batch) for batch in batches])
 same = np.array_equal(ours.images(everything), theirs.images(everything))
+same = same and np.array_equal(streamed_pixels, theirs.images(everything))
+same = same and ours.class_maps == theirs.class_maps
 print("same", len(ours), same and dataset.result_id == published.result_id)
 """
 
