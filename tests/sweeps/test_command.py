@@ -165,7 +165,7 @@ def test_too_many_broken_images_stop_the_sweep_and_the_first_is_named(command, s
     ("flags", "words"),
     [
         (["--max-concurrent", "99"], ["99 trial(s) x 1 CPU = 99 CPU", "there are "]),
-        (["--gpus-per-trial", "64"], ["1 trial(s) x 64 GPU = 64 GPU", "there are "]),
+        (["--gpus-per-trial", "8"], ["1 trial(s) x 8 workers x 1", "there are "]),
         (["--gpus-per-trial", "0.3"], ["0.3", "1/k"]),
         (["--gpus-per-trial", "-1"], ["-1", "1/k"]),
         (["--max-concurrent", "-1"], ["-1", "0 (as many as fit)"]),
