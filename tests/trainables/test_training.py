@@ -109,7 +109,7 @@ def digests(bench, result):
 
 @pytest.mark.parametrize("result", [BASELINE, LONG, CONTROL], ids=lambda r: r.label)
 def test_the_best_the_last_and_the_front_are_kept_and_no_other_weights(result, bench):
-    result = replace(result, epochs=6, seed=1)
+    result = replace(result, epochs=6, seed=2)
     assert bench.run(result), bench.events[-1]
     trained = [metrics for _, metrics in bench.history(result) if "train/loss" in metrics]
     expected = result.keeps(trained)
