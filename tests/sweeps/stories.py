@@ -19,6 +19,7 @@ from trainables.parts import about
 
 ORPHANS_S = 240.0
 """Longer than Ray's agents of a killed node try to tell its control store, which is gone: 60 s."""
+AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 GRID = ("--smoke", "--losses", "energy", "--layers", "final")
 """A baseline, its evaluation, the control, its evaluation, and one guided training."""
 BASELINE_EPOCHS, EPOCHS = 3, 16
@@ -223,9 +224,7 @@ def disturbed(home: Home) -> Disturbed:
         wait_until(lambda: len(home.parts()) == 1, process)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        deadline = time.monotonic() + ORPHANS_S
-        while home.processes() and time.monotonic() < deadline:
-            time.sleep(0.2)
+        workers_end(home)
     left = home.parts()
     images = {path: about(path).image_ids for path in left}
     seen: dict[Path, set[int]] = {path: {written} for path, written in left.items()}
@@ -259,11 +258,9 @@ def interrupted(home: Home) -> Interrupted:
         finished = home.summaries().keys()
         process.send_signal(signal.SIGKILL)
         process.wait()
-        left = home.processes()
-        deadline = time.monotonic() + ORPHANS_S
-        while left and time.monotonic() < deadline:
-            time.sleep(0.2)
-            left = home.processes()
+        orphans = home.processes()
+        killed = time.monotonic()
+        workers_end(home)
     after_kill = home.runs()
     with home.started(*FLAGS) as process:
         wait_until(lambda: len(both(home, 5)) == 2, process)
@@ -280,7 +277,24 @@ def interrupted(home: Home) -> Interrupted:
             seen.append(home.epochs().get(victim, seen[-1]))
             time.sleep(0.05)
         last = end_of(process)
+    while (left := still(home, orphans)) and time.monotonic() < killed + ORPHANS_S:
+        time.sleep(0.2)
     return Interrupted(home, left, set(finished), after_kill, stop, stopped, last, victim, seen)
+
+
+def workers_end(home: Home) -> None:
+    """Wait for the workers of a killed driver; what else was of its Ray may still tell its end."""
+    deadline = time.monotonic() + ORPHANS_S
+    while time.monotonic() < deadline:
+        if all(command.startswith(AGENTS) for command in home.processes().values()):
+            return
+        time.sleep(0.2)
+
+
+def still(home: Home, processes: dict[int, str]) -> dict[int, str]:
+    """Those of the processes that have not ended."""
+    there = home.processes()
+    return {pid: command for pid, command in processes.items() if pid in there}
 
 
 def both(home: Home, epoch: int) -> dict[str, int]:
