@@ -38,6 +38,8 @@ NO_FRONT = "No guided training has finished: there is no front to show and nothi
 
 def control_sentence(control: pd.DataFrame) -> str:
     """The positive control at each setting, from ``findings.positive_control``."""
+    if len(control) > 1 and control["ratio"].isna().all() and control["verdict"].nunique() == 1:
+        return f"Positive control: {control['verdict'].iloc[0]} at all {len(control)} settings."
     said = []
     passing = control["verdict"] == "pass"
     if len(control) > MANY:

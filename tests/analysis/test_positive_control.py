@@ -73,3 +73,10 @@ def test_many_settings_are_counted_and_only_those_that_fail_are_named(curve: Cur
     sentence = control_sentence(pd.DataFrame(rows))
     assert "passes at 4 of 5 settings; final layer: fail (10.0 points" in sentence
     assert control_sentence(pd.DataFrame(rows[:4])).count(": pass") == 4
+
+
+def test_one_seed_everywhere_is_said_once(curve: Curve) -> None:
+    alone = {"lambda_loc": 0.005, "seeds": 1, "difference": 0.1, "ratio": float("nan")}
+    rows = [curve(dilation=d) | alone | {"verdict": "needs >= 2 seeds"} for d in (0.0, 0.1)]
+    said = control_sentence(pd.DataFrame(rows))
+    assert said == "Positive control: needs >= 2 seeds at all 2 settings."
