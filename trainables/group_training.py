@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -234,6 +235,8 @@ class GroupTraining(ClassifierTraining):
             self.pretrained.load(model.module, self.network)
         model.module.to(trial.device)
         weight = self.lambda_loc * self.lambda_scale
+        # so that the mean over an epoch's steps is the mean over its annotated images
+        per_image = math.ceil(len(images) / self.batch_size) / max(int(annotated.sum()), 1)
 
         def step(epoch: int, chosen: np.ndarray) -> Losses:
             model.module.train()
@@ -253,7 +256,7 @@ class GroupTraining(ClassifierTraining):
             )
             return {
                 "loss": classification,
-                "localization_loss": localization / max(int(used.sum()), 1),
+                "localization_loss": localization * per_image / trial.share,
             }
 
         def evaluate() -> dict[str, float]:

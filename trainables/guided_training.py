@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -172,8 +173,10 @@ class GuidedTraining(Training):
         The pooled front of a configuration lies within the fronts of its runs, so no member is
         ever missing.
         """
-        fronts = own_front(history) | own_front(history, accuracy="val/map")  # findings take both
-        return {best_epoch(history, "val/f1"), len(history)} | fronts
+        kept = {best_epoch(history, "val/f1"), len(history)}
+        if self.attribution is None:  # a control is a reference: no front holds it
+            return kept
+        return kept | own_front(history) | own_front(history, accuracy="val/map")  # both are judged
 
     def compute(self, trial: Trial) -> None:
         images = trial.images("train")
@@ -186,6 +189,13 @@ class GuidedTraining(Training):
             protocols = guidance_protocols(trial.summary_of(self.reference)["iou_threshold"])
         annotated = np.zeros(len(images), dtype=bool)
         annotated[annotated_subset(len(images), self.annotated_fraction, self.seed)] = True
+        if self.loss is not None and not annotated.any():
+            raise ValueError(
+                f"annotated_fraction = {self.annotated_fraction} of {len(images)} training images "
+                "is none: take a larger fraction"
+            )
+        # so that the mean over an epoch's steps is the mean over its annotated images
+        per_image = math.ceil(len(images) / self.batch_size) / max(int(annotated.sum()), 1)
 
         def step(epoch: int, chosen: np.ndarray) -> Losses:
             model.module.train()
@@ -209,7 +219,7 @@ class GuidedTraining(Training):
             )
             return {
                 "loss": classification,
-                "localization_loss": localization / max(int(used.sum()), 1),
+                "localization_loss": localization * per_image / trial.share,
             }
 
         def evaluate() -> dict[str, float]:

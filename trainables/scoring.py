@@ -62,11 +62,12 @@ def score(
     protocols = {
         key: protocol
         for key, protocol in (protocols or {}).items()
-        if "segments" not in protocol.requires or images.segmented.any()
+        if "segments" not in protocol.requires or any(images.class_maps)
     }
     indices, targets = images.pairs()
     logits, order = [], []
     table = np.full((len(indices), len(protocols)), np.nan)
+    area = np.full(len(indices), np.nan)
     parts = chunks(images, explained=attribution is not None)
     with evaluating(model.module), images.expecting([chosen for chosen, _ in parts]):
         for chosen, pairs in parts:
@@ -76,6 +77,8 @@ def score(
                     maps = attribution.at_image_size(attribution(passes), passes)
                     columns = [p(passes, maps).double().cpu().numpy() for p in protocols.values()]
                     table[pairs] = np.stack(columns, axis=1)
+                    if batch.masks is not None:
+                        area[pairs] = batch.masks.double().mean((1, 2)).cpu().numpy()
                 logits.append(passes.logits.double().cpu().numpy())
             order.append(chosen)
     result = Scores(logits=np.concatenate(logits)[np.argsort(np.concatenate(order))])
@@ -86,7 +89,6 @@ def score(
         for (key, protocol), column in zip(protocols.items(), table.T, strict=True):
             result.means[key] = protocol.reduce(column)
             result.means[f"{key}_defined_fraction"] = protocol.defined_fraction(column)
-        area = images.masks(indices, targets).mean((1, 2))
         result.rows = pd.concat(
             pd.DataFrame(
                 {
@@ -143,12 +145,12 @@ def batch_of(
     targets: np.ndarray,
     dilation: float = 0.0,
 ) -> Batch:
-    """A batch of the chosen images (sorted), one explanation per (index, target) pair.
+    """A batch of the chosen images, one explanation per (index, target) pair.
 
     It has segments where the image set has class maps.
     """
     segments = None
-    if images.segmented.any():
+    if any(images.class_maps):
         segments = torch.from_numpy(images.segments(indices, targets)).to(device)
     where = {image: position for position, image in enumerate(chosen.tolist())}
     return Batch(

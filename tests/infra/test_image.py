@@ -38,6 +38,8 @@ def test_image_is_pinned_and_runs_as_nobody_special():
     )
     assert [line for line in installs if not re.search(pinned, line)] == []
     assert len(installs) == 3
+    extras = {extra for line in installs for extra in re.findall(r"--extra (\w+)", line)}
+    assert extras == PROJECT["project"]["optional-dependencies"].keys() - {"dev"}
     users = [line.split()[1] for word, line in steps if word == "USER"]
     ids = {pod["securityContext"]["runAsUser"] for name, _, pod in pods() if name != "postgres"}
     assert users == [f"{uid}:{uid}" for uid in ids]
