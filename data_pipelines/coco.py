@@ -15,6 +15,7 @@ from data_pipelines.boxes import clip_boxes
 from data_pipelines.configuration import outside_identity
 from data_pipelines.dataset import CROWD, Dataset, Record
 from data_pipelines.instances import Instance, InstanceImage, Instances, read_instances
+from data_pipelines.location import location
 from data_pipelines.regions import MOST_CLASSES, VOID
 from data_pipelines.row import sha256
 
@@ -120,7 +121,7 @@ class Coco(Dataset):
             labels=tuple(sorted({class_index for class_index, *_ in published})),
             boxes=boxes,
             regions=json.dumps(regions, separators=(",", ":")) if regions else "",
-            notes=notes,
+            notes=(*notes, *(o.note for o in image.objects if o.note)),
         )
 
     def value_of(self, instance: Instance, index_of: dict[int, int]) -> int:
@@ -163,9 +164,15 @@ class Coco(Dataset):
             )
         return frozenset(chosen)
 
+    @property
+    def split_path(self) -> Path:
+        """Where the split file lies."""
+        away = "://" in self.split_file or Path(self.split_file).is_absolute()
+        return location(self.split_file) if away else self.folder / self.split_file
+
     def listed(self, names: list[str]) -> set[str]:
         """What the split file lists, of these file names."""
-        path = self.folder / self.split_file
+        path = self.split_path
         if not path.exists():
             raise FileNotFoundError(f"split_file {path} is missing; it lists validation images")
         if path.suffix == ".json":
@@ -180,7 +187,7 @@ class Coco(Dataset):
 
     def files(self) -> dict[str, str]:
         """Of the published files, and of the split file where it lies elsewhere."""
-        path, found = self.folder / self.split_file, super().files()
+        path, found = self.split_path, super().files()
         if self.split_file and not path.is_relative_to(self.folder):
             found |= {self.split_file: sha256(path.read_bytes())}
         return found

@@ -37,7 +37,7 @@ from data_pipelines.conversion import (
 )
 from data_pipelines.dataset import Dataset
 from data_pipelines.engine import check_address, runtime_env
-from data_pipelines.location import location, refuse_credentials, write_whole
+from data_pipelines.location import names_in, reachable, refuse_credentials, write_whole
 from data_pipelines.manifest import MAX_SKIPPED_FRACTION, Manifest, check_summaries
 from data_pipelines.pace import minutes
 from data_pipelines.row import source_digest
@@ -115,6 +115,7 @@ def run(flags: Conversion) -> int:
         converted = convert(dataset, home, splits, files, verify=flags.verify, say=tell)
     manifest, seconds = converted.manifest, time.monotonic() - started
     tidy(manifest)
+    check_complete(manifest)
     write_damaged(manifest)
     code = report(manifest, flags.max_skipped_fraction)
     if code == DONE:
@@ -167,19 +168,20 @@ def value_of(text: str) -> Any:
         return text
 
 
-def reachable(flag: str, place: str) -> Path:
-    """The place that a flag names, asked for a sign of life.
+def check_complete(manifest: Manifest) -> None:
+    """See that every shard is where the driver looks.
 
     Raises:
-        ValueError: it cannot be asked; says why.
+        ValueError: some lie on the disks of other nodes.
     """
-    path = location(place)
-    try:
-        path.exists()
-    except Exception as error:  # each protocol has errors of its own
-        first = (str(error).splitlines() or [""])[0]
-        raise ValueError(f"{flag} {place}: {type(error).__name__}: {first}") from error
-    return path
+    for split, counts in manifest.shards.items():
+        folder = manifest.directory / f"{split}.shards"
+        missing = sorted(counts.keys() - names_in(folder))
+        if missing:
+            raise ValueError(
+                f"{folder}: {len(missing)} of {len(counts)} shards are not there, first "
+                f"{missing[0]}: the workers wrote elsewhere; give an --out that all nodes see"
+            )
 
 
 def check_writable(home: Path) -> None:

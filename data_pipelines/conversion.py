@@ -221,7 +221,9 @@ def done_before(every: list[Piece], *, verify: bool) -> Reports:
     there = [piece for piece in every if piece.path.name in present[piece.path.parent]]
     reports: Reports = {}
     for piece, report in zip(there, in_threads(report_of_piece, there), strict=True):
-        if report and report["source"] == piece.source and (report["verified"] or not verify):
+        if not report or report["unreadable"]:  # what was unreadable may be there by now
+            continue
+        if report["source"] == piece.source and (report["verified"] or not verify):
             reports[str(piece.path)] = report
     return reports
 

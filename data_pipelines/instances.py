@@ -11,6 +11,9 @@ from typing import Any
 
 from data_pipelines.regions import check_region
 
+LEAST = 6
+"""Numbers of a polygon: three points."""
+
 
 @dataclass(frozen=True)
 class Instance:
@@ -23,6 +26,8 @@ class Instance:
     crowd: bool
     region: Any
     """Polygons or a run-length encoding as published; None where there is none."""
+    note: str = ""
+    """What was left out of the region."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +92,8 @@ def instances_of(path: Path, content: Any) -> Instances:
         if category not in categories:
             raise ValueError(f"{where}.category_id = {category}: no such id in 'categories'")
         crowd = entry.get("iscrowd", 0) == 1
-        region = region_of(entry, where, listed[image][1:])
-        objects[image].append(Instance(category, corners(entry, where), crowd, region))
+        region, note = region_of(entry, where, listed[image][1:])
+        objects[image].append(Instance(category, corners(entry, where), crowd, region, note))
     return Instances(
         path,
         dict(sorted(categories.items())),
@@ -145,16 +150,24 @@ def corners(entry: dict[str, Any], where: str) -> tuple[float, float, float, flo
     return x, y, x + width, y + height
 
 
-def region_of(entry: dict[str, Any], where: str, sides: tuple[int, int]) -> Any:
-    """Polygons or run lengths; None where the object has no region."""
-    region = entry.get("segmentation")
+def region_of(entry: dict[str, Any], where: str, sides: tuple[int, int]) -> tuple[Any, str]:
+    """Polygons or run lengths, None where the object has no region; and a note.
+
+    A polygon of fewer than three points, which has no inside, is left out and noted.
+    """
+    region, note = entry.get("segmentation"), ""
+    if isinstance(region, list):
+        areas = [one for one in region if not (isinstance(one, list) and len(one) < LEAST)]
+        if len(areas) < len(region):
+            note = f"{where}.segmentation: {len(region) - len(areas)} polygons without an inside"
+        region = areas
     if not region:
-        return None
+        return None, note
     try:
         check_region(region, *sides)
     except ValueError as error:
         raise ValueError(f"{where}.segmentation: {error}") from None
-    return region
+    return region, note
 
 
 def published(entry: dict[str, Any], field: str, where: str) -> Any:

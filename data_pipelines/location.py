@@ -19,7 +19,7 @@ THREADS = 16
 """Files that are read at once where waiting, not computing, takes the time."""
 WINDOW = 4096
 """Items that a pool of threads is given at once."""
-CREDENTIALS = re.compile(r"://[^/@]*:[^/]*@|[?&][^=/]*(key|secret|sig|token|password)[^=/]*=", re.I)
+CREDENTIALS = re.compile(r"://[^@]*:[^@]*@|[?&][^=/]*(key|secret|sig|token|password)[^=/]*=", re.I)
 """A name with a password before the host, or a signed query."""
 
 ItemT = TypeVar("ItemT")
@@ -62,11 +62,26 @@ def refuse_credentials(text: str) -> None:
         ValueError: shows the address without them.
     """
     if "://" in text and CREDENTIALS.search(text):
-        shown = re.sub(r"://[^/]*@", "://***@", text.partition("?")[0])
+        shown = re.sub(r"://.*@", "://***@", text.partition("?")[0])
         raise ValueError(
             f"{shown}: an address must not hold credentials; give them in the environment, as "
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_ENDPOINT_URL)"
         )
+
+
+def reachable(flag: str, place: str) -> Path:
+    """The place that a flag names, asked for a sign of life.
+
+    Raises:
+        ValueError: it cannot be asked; says why.
+    """
+    path = location(place)
+    try:
+        path.exists()
+    except Exception as error:  # each protocol has errors of its own
+        first = (str(error).splitlines() or [""])[0]
+        raise ValueError(f"{flag} {place}: {type(error).__name__}: {first}") from error
+    return path
 
 
 def is_local(path: Path) -> bool:

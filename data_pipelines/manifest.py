@@ -170,7 +170,9 @@ def converted_manifest(dataset: Dataset) -> Manifest | None:
     ]
     found = [manifest for manifest in read if manifest and manifest.converted]
     fit = [manifest for manifest in found if manifest.identity == identity]
-    fit = [m for m in fit if tuple(m.splits) == dataset.splits()] or fit
+    whole = [manifest for manifest in fit if tuple(manifest.splits) == dataset.splits()]
+    # a conversion of some splits serves those who need no others, unless the published files do
+    fit = whole or ([] if dataset.folder.exists() else fit)
     if len(fit) > 1:
         names = ", ".join(manifest.directory.name for manifest in fit)
         raise ValueError(f"{root} holds {names}: which is meant? Keep one of them there")

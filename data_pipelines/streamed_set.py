@@ -139,7 +139,8 @@ class StreamedSet(ImageSet):
             if image_id != expected or error:
                 raise ValueError(
                     f"image {expected}: {error or f'its place in the shards holds {image_id}'}, "
-                    "where it was sound before; remove the shards and run the command again"
+                    "where it was sound before; remove the shards, of a conversion also its "
+                    "manifest.json, and make them again"
                 )
 
 

@@ -68,7 +68,7 @@ def resident(
         ValueError: the decoded split does not fit the object store, or too many are damaged.
     """
     where, images = f"{dataset.name}/{split}", manifest.summary(split).images
-    store_bytes = int(ray.cluster_resources().get("object_store_memory", 0))
+    store_bytes = object_store_bytes()
     if not fits_object_store(where, images, size_px, store_bytes):
         raise ValueError(
             f"{where} at {size_px} px does not fit {STORE_FRACTION:.0%} of the object store of "
@@ -129,6 +129,13 @@ def decode_columns(batch: Any, size_px: int, classes: int) -> dict[str, NDArray[
     return columns | {"decode_error": np.array(errors, dtype=object)}
 
 
+def object_store_bytes() -> int:
+    """Of the node with the smallest store among those that work: each loads whole splits."""
+    nodes = (node["Resources"] for node in ray.nodes() if node["Alive"])
+    working = [node for node in nodes if node.get("CPU", 0) > 0]
+    return int(min((node.get("object_store_memory", 0) for node in working), default=0))
+
+
 def fits_object_store(where: str, images: int, size_px: int, store_bytes: int) -> bool:
     """Whether a decoded split may be resident; the arithmetic is logged.
 
@@ -136,7 +143,7 @@ def fits_object_store(where: str, images: int, size_px: int, store_bytes: int) -
         where: dataset and split, for the log.
         images: of the split.
         size_px: side of the decoded images.
-        store_bytes: object store of the cluster.
+        store_bytes: see ``object_store_bytes``.
     """
     fits, arithmetic = store_arithmetic(where, images, size_px, store_bytes)
     logger.info("%s: %s", arithmetic, "resident feed" if fits else "no resident feed")

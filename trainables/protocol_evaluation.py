@@ -249,6 +249,7 @@ def conclude(
     trial: Trial,
     parts: Path,
     wanted: Collection[str],
+    max_skipped_fraction: float = MAX_SKIPPED_FRACTION,
 ) -> tuple[str, str]:
     """Put a result's rows together, report means and leave rows and curves.
 
@@ -268,7 +269,7 @@ def conclude(
         reason = f"{len(missing)} images were not scored, first {min(missing)}"
         return f"{reason}; run the command again", ""
     skipped = {i: why for part in said for i, why in part.skipped.items() if i in wanted}
-    check_skipped(result.label, len(wanted) - len(skipped), skipped, MAX_SKIPPED_FRACTION)
+    check_skipped(result.label, len(wanted) - len(skipped), skipped, max_skipped_fraction)
     rows = gather(parts, result.result_id, result.attribution.key, wanted)
     metrics: dict[str, float] = {"images": float(len(wanted))}
     metrics["skipped_images"] = float(len(skipped))

@@ -14,6 +14,7 @@ import numpy as np
 from ray.data import ActorPoolStrategy, DataContext
 from ray.exceptions import RayError
 
+from data_pipelines.class_map import is_wanted
 from data_pipelines.dataset import Dataset
 from data_pipelines.image_set import assemble
 from data_pipelines.manifest import Manifest
@@ -110,7 +111,7 @@ def stream(
         emit({"event": "running", "result_id": result_id, "pid": 0, "device": "actors"})
     wanted = first.chosen_ids(manifest.image_ids(first.split))
     parts = parts_folder(storage, first)
-    segmented = any("segments" in p.requires for result in bundle for p in result.protocols)
+    segmented = "segments" in dataset.annotated and is_wanted(first.split)
     left = frozenset(wanted - done_ids(parts, result_ids))
     if left:
         write_shards(dataset, manifest, first.split)
@@ -175,7 +176,7 @@ def stream(
     for result in bundle:
         trial = Trial(result, storage, {}, emit)
         try:
-            reason, trace = conclude(result, trial, parts, wanted)
+            reason, trace = conclude(result, trial, parts, wanted, manifest.max_skipped_fraction)
         except Exception as error:  # a plug-in's reduction fails its own result, never the others
             reason, trace = f"{type(error).__name__}: {error}", traceback.format_exc()
         if reason:

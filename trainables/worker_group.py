@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -75,6 +76,7 @@ class WorkerGroup:
         self, bundle: Sequence[Result], note: Callable[[Event], None]
     ) -> BaseException | None:
         """One group of workers, from start to end; what ended it, if not success."""
+        name, scratch = f"workers-{uuid.uuid4().hex}", self.storage / "tune"
         events = Queue(actor_options={"num_cpus": 0})
         resources = {"CPU": max(result.threads for result in bundle), "GPU": self.gpus}
         trainer = TorchTrainer(
@@ -83,21 +85,22 @@ class WorkerGroup:
                 num_workers=self.workers, use_gpu=bool(self.gpus), resources_per_worker=resources
             ),
             torch_config=TorchConfig(timeout_s=PATIENCE_S),
-            run_config=train.RunConfig(
-                name=f"workers-{uuid.uuid4().hex}", storage_path=str(self.storage / "tune")
-            ),
+            run_config=train.RunConfig(name=name, storage_path=str(scratch)),
         )
-        with ThreadPoolExecutor(1) as thread:
-            ending = thread.submit(trainer.fit)
-            while True:
-                over = ending.done()
-                try:
-                    while True:
-                        note(events.get(timeout=POLL_S))
-                except Empty:
-                    if over:
-                        break
-        events.shutdown()
+        try:
+            with ThreadPoolExecutor(1) as thread:
+                ending = thread.submit(trainer.fit)
+                while True:
+                    over = ending.done()
+                    try:
+                        while True:
+                            note(events.get(timeout=POLL_S))
+                    except Empty:
+                        if over:
+                            break
+        finally:
+            events.shutdown()
+            shutil.rmtree(scratch / name, ignore_errors=True)
         return ending.exception()
 
 

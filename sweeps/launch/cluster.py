@@ -19,7 +19,7 @@ from data_pipelines.engine import runtime_env
 from data_pipelines.location import is_local
 from data_pipelines.manifest import Manifest
 from data_pipelines.streamed_set import StreamedSplit, streamed
-from data_pipelines.streaming import ResidentSplit, resident, store_arithmetic
+from data_pipelines.streaming import ResidentSplit, object_store_bytes, resident, store_arithmetic
 from sweeps.launch.sweep import Sweep
 from trainables.result import Result
 from trainables.training import Training
@@ -140,6 +140,7 @@ def check_shared(sweep: Sweep, folders: Iterable[Path]) -> None:
         for node in ray.nodes()
         if node["Alive"] and node["Resources"].get("CPU", 0) > 0
     ]
+    nodes = list(dict.fromkeys([*nodes, ray.get_runtime_context().get_node_id()]))  # this one, too
     if len(nodes) < 2:
         return
     if sweep.tracking_uri.startswith("sqlite"):
@@ -152,7 +153,10 @@ def check_shared(sweep: Sweep, folders: Iterable[Path]) -> None:
         if not is_local(folder):  # an object store is everybody's
             continue
         token = folder / f".visible-{uuid.uuid4().hex}"
-        token.touch()
+        try:
+            token.touch()
+        except OSError:  # data may be read-only: then that the folder is there must do
+            token = folder
         try:
             tasks = [
                 ray.remote(_exists)
@@ -164,7 +168,8 @@ def check_shared(sweep: Sweep, folders: Iterable[Path]) -> None:
             ]
             blind = [node for node, seen in zip(nodes, ray.get(tasks), strict=True) if not seen]
         finally:
-            token.unlink()
+            if token != folder:
+                token.unlink()
         if blind:
             raise ValueError(
                 f"{folder} is not visible on {len(blind)} of {len(nodes)} nodes; "
@@ -206,7 +211,7 @@ def feeds_for(
     """
     readers = [result for result in results if not result.streamed]
     keys = {feed_key(r, split): r.size_px for r in readers for split in r.splits}
-    store_bytes = int(ray.cluster_resources().get("object_store_memory", 0))
+    store_bytes = object_store_bytes()
     lines, streams = [], set()
     for key, size_px in keys.items():
         where, images = f"{dataset.name}/{key[1]}", manifest.summary(key[1]).images

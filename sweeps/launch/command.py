@@ -12,6 +12,7 @@ import tyro
 
 from analysis.address import Unavailable, probe, redacted
 from data_pipelines.engine import check_address
+from data_pipelines.location import reachable
 from data_pipelines.manifest import Manifest, indexed
 from sweeps.launch.plan import Plan, make_plan
 from sweeps.launch.progress import minutes
@@ -58,6 +59,11 @@ def run(sweep: Sweep) -> int:
     for place in (sweep.storage_path, sweep.data_root):
         if place.startswith("~"):
             raise ValueError(f"{place}: write the folder out, the shell did not expand ~")
+    if "://" in sweep.storage_path:
+        raise ValueError(
+            f"--storage-path {sweep.storage_path}: checkpoints need a folder, on several nodes one "
+            "that all see; only --data-root may be an address"
+        )
     storage = Path(sweep.storage_path).absolute()
     results = sweep.asked(sweep.data())  # a bad grid fails here, before the data are looked at
     if not results:
@@ -74,6 +80,8 @@ def run(sweep: Sweep) -> int:
         cluster.check_room(sweep, threads, *cluster.local_resources())
     check_tracking(sweep.tracking_uri)
     make_folder("--storage-path", storage)
+    if "://" in sweep.data_root:
+        reachable("--data-root", sweep.data_root)
     dataset, manifest = indexed(sweep.data(), storage / "index", say=print)
     results = sweep.asked(dataset)
     describe(sweep, storage, manifest)

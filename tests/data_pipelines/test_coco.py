@@ -191,7 +191,11 @@ def test_a_split_file_is_text_or_json_and_its_content_is_part_of_the_identity(co
         ("annotations.1", {"bbox": [1, 2, 3]}, r"annotations\[1\]\.bbox = \[1, 2, 3\]"),
         ("annotations.1", {"image_id": 999}, r"annotations\[1\]\.image_id = 999: no such image"),
         ("annotations.1", {"category_id": 2}, r"annotations\[1\]\.category_id = 2: no such id"),
-        ("annotations.1", {"segmentation": [[1]]}, r"annotations\[1\]\.segmentation: a polygon"),
+        (
+            "annotations.1",
+            {"segmentation": [[1] * 7]},
+            r"annotations\[1\]\.segmentation: a polygon",
+        ),
         ("categories.0", {"name": ""}, r"categories\[0\]\.name = ''"),
         ("categories.0", {"name": "unicorn"}, r"unknown category 28 'unicorn' in .*; known: 1 dig"),
     ],
@@ -236,3 +240,16 @@ def test_a_region_changes_the_fingerprint(coco, tmp_path):
     path = change(coco, "annotations.0", {"segmentation": [[1, 1, 4, 1, 4, 4]]})
     os.utime(path)
     assert index(coco, tmp_path / "index", SPLITS).fingerprint != before.fingerprint
+
+
+def test_a_polygon_without_an_inside_is_left_out_and_noted(coco):
+    content = json.loads((coco.folder / "annotations" / "instances_val2014.json").read_text())
+    chosen = next(one for one in content["annotations"] if isinstance(one["segmentation"], list))
+    before = list(coco.records("test"))
+    chosen["segmentation"].append([1.0, 1.0, 5.0, 5.0])
+    (coco.folder / "annotations" / "instances_val2014.json").write_text(json.dumps(content))
+    after = list(coco.records("test"))
+    noted = [record for record in after if record.notes]
+    assert len(noted) == 1
+    assert "1 polygons without an inside" in noted[0].notes[0]
+    assert [record.regions for record in after] == [record.regions for record in before]
