@@ -203,7 +203,7 @@ def read(dataset: Voc, manifest: Manifest, images: int) -> int:
 
 
 def published(root: Path, images: int) -> tuple[Voc, list[Path]]:
-    """VOC files with so many training images; one of them is also validation and test."""
+    """VOC files with so many training images, and one each for validation and test."""
     random, photographs = np.random.default_rng(0), load_sample_images().images
     files = []
     for number in range(DISTINCT):
@@ -220,15 +220,16 @@ def published(root: Path, images: int) -> tuple[Voc, list[Path]]:
         (home / name).mkdir(parents=True)
     text = annotation_xml("", Annotation(WIDTH, HEIGHT, (AnnotatedObject("it", (9, 9, 99, 99)),)))
     paths = []
-    for number in range(images):
+    for number in range(images + 2):
         paths.append(home / "JPEGImages" / f"{number:06d}.jpg")
         paths[-1].write_bytes(files[number % DISTINCT])
         (home / "Annotations" / f"{number:06d}.xml").write_text(text)
-    for split, count in (("train", images), ("val", 1), ("test", 1)):
+    ends = {"train": range(images), "val": [images], "test": [images + 1]}
+    for split, numbers in ends.items():
         for name in (f"{split}.txt", f"it_{split}.txt"):
-            lines = "".join(f"{number:06d}\n" for number in range(count))
+            lines = "".join(f"{number:06d}\n" for number in numbers)
             (home / "ImageSets" / "Main" / name).write_text(lines)
-    return Voc(root=str(root)), paths
+    return Voc(root=str(root)), paths[:images]
 
 
 if __name__ == "__main__":
