@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import trainables.attribution
 import trainables.losses
 import trainables.models  # noqa: F401  (each registers its classes)
 from data_pipelines.dataset import Dataset
+from data_pipelines.manifest import Manifest
 from sweeps.launch import Findings, Sweep
-from sweeps.recipes import ATTRIBUTIONS, KINDS, RECIPES, Recipe, kind_of
+from sweeps.recipes import ATTRIBUTIONS, COCO, KINDS, RECIPES, Recipe, kind_of
 from trainables.attribution.attribution import Attribution
 from trainables.attribution_evaluation import AttributionEvaluation
 from trainables.classifier_training import ClassifierTraining
@@ -57,6 +58,10 @@ class GuidanceSweep(Sweep):
     dataset: str = "digit_scenes"
     """digit_scenes (generated); voc2007, coco2014 (as published); voc, coco (their layouts, other
     classes)."""
+    split_file: str = ""
+    """Which images of COCO's train2014 are validation, in a file relative to --data-root or
+    absolute: file names, one a line, or an instances JSON. Empty: a random tenth, which is ours;
+    the paper's cut comes from other work, and its sizes are not told."""
     models: tuple[str, ...] = ()
     """Networks: kinds of the paper (vanilla, xdnn, bcos: the dataset's own network of each), names,
     or package.module:build for a function that makes your own. Empty: those of the grid."""
@@ -98,8 +103,25 @@ class GuidanceSweep(Sweep):
             raise ValueError(
                 f"--dataset {self.dataset} needs --data-root, the folder that holds {layout}"
             )
-        sample = {"images_train": 96, "images_val": 48, "images_test": 48} if self.smoke else {}
-        return Dataset.named(self.dataset, root=self.data_root, **({} if layout else sample))
+        fields: dict[str, Any] = {}
+        if self.smoke and not layout:
+            fields |= {"images_train": 96, "images_val": 48, "images_test": 48}
+        if self.split_file:
+            if self.recipe is not COCO:
+                known = ", ".join(name for name, recipe in RECIPES.items() if recipe is COCO)
+                raise ValueError(
+                    f"--split-file {self.split_file}: --dataset {self.dataset} has splits of its "
+                    f"own; leave it out, or take one of {known}"
+                )
+            fields["split_file"] = self.split_file
+        return Dataset.named(self.dataset, root=self.data_root, **fields)
+
+    def check_data(self, manifest: Manifest) -> None:
+        if self.split_file and manifest.converted:
+            raise ValueError(
+                f"--split-file {self.split_file}: the shards at {manifest.directory} have the cut "
+                "they were converted with; leave it out, or give the published files"
+            )
 
     def small(self) -> Self:
         return replace(

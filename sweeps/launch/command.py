@@ -75,6 +75,7 @@ def run(sweep: Sweep) -> int:
     check_tracking(sweep.tracking_uri)
     make_folder("--storage-path", storage)
     dataset, manifest = indexed(sweep.data(), storage / "index", say=print)
+    sweep.check_data(manifest)
     results = sweep.asked(dataset)
     describe(sweep, storage, manifest)
     if sweep.dry_run:

@@ -13,6 +13,7 @@ from platformdirs import user_data_path
 
 from data_pipelines.configuration import import_file
 from data_pipelines.dataset import Dataset
+from data_pipelines.manifest import Manifest
 from trainables.result import Result
 from trainables.training import in_every_training
 
@@ -83,6 +84,13 @@ class Sweep:
     @abstractmethod
     def results(self, data: Dataset) -> Iterator[Result]:
         """Everything the question needs, given the dataset with its fingerprint."""
+
+    def check_data(self, manifest: Manifest) -> None:
+        """Refuse flags that do not suit the data, once these are known.
+
+        Raises:
+            ValueError: names the flag.
+        """
 
     @abstractmethod
     def small(self) -> Self:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from safetensors.torch import save_file
 
 from data_pipelines.digit_scenes import DigitScenes
+from data_pipelines.manifest import Manifest
 from sweeps.guidance_lambda import GuidanceLambda
 from sweeps.recipes import RECIPES, kind_of
 from trainables.checkpoint import sha256_of
@@ -130,6 +132,16 @@ def test_a_smoke_run_of_published_data_takes_one_network():
     sweep = GuidanceLambda(smoke=True, dataset="voc", data_root="nowhere").small()
     networks = {r.start.network.name for r in sweep.results(DATA) if isinstance(r, GuidedTraining)}
     assert networks == {"resnet50"}
+
+
+def test_cocos_validation_can_be_chosen_where_the_published_files_are_read(tmp_path):
+    sweep = GuidanceLambda(dataset="coco2014", data_root=str(tmp_path), split_file="val.txt")
+    assert sweep.data().split_file == "val.txt"
+    manifest = Manifest(tmp_path, {}, (), "", "", {}, shards={"train": {"0": 1}})
+    with pytest.raises(ValueError, match=r"--split-file val\.txt: the shards at .* leave it out"):
+        sweep.check_data(manifest)
+    replace(sweep, split_file="").check_data(manifest)
+    sweep.check_data(replace(manifest, shards={}))
 
 
 def test_a_networks_kind_is_that_of_its_recipe():
