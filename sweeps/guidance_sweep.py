@@ -207,13 +207,13 @@ class GuidanceSweep(Sweep):
         return list(found)
 
     def network(self, flag: str, name: str) -> Network:
-        """The network of a kind or name.
+        """The network of a kind or name; the recipe's own, or with a new head as in the paper.
 
         Raises:
             ValueError: unknown; names the flag.
         """
         try:
-            return self.recipe.network(name) or network_of(name)
+            return self.recipe.network(name) or network_of(name).with_new_head()
         except ValueError as error:
             raise ValueError(f"{flag}: {error}; or a kind: {', '.join(KINDS)}") from None
 

@@ -15,7 +15,8 @@ from sweeps.guidance_lambda import GuidanceLambda
 from sweeps.recipes import RECIPES, kind_of
 from trainables.checkpoint import sha256_of
 from trainables.guided_training import GuidedTraining
-from trainables.models.bcos_resnet import SmallBcosResNet
+from trainables.models.bcos_resnet import BcosResNet50, SmallBcosResNet
+from trainables.models.fixup_resnet import XResNet50
 from trainables.result import Result
 
 DATA = DigitScenes(fingerprint="0123456789abcdef")
@@ -120,6 +121,15 @@ def test_any_other_network_is_trained_and_explained_as_its_kind():
     (start,) = {r.start for r in guided_of(models=(network,), seeds=(0,))}
     assert start.learning_rate == RECIPES["digit_scenes"].kinds["bcos"].baseline_learning_rate
     assert {maps_of(r)[0] for r in guided_of(models=(network,))} == {"bcos"}
+
+
+def test_networks_have_the_heads_of_the_paper():
+    models = ("xresnet50", "bcos_resnet50", "xdnn", "bcos")
+    for dataset in ("digit_scenes", "voc2007"):
+        flags: dict[str, Any] = {"dataset": dataset, "data_root": "nowhere", "models": models}
+        networks = {r.start.network for r in guided_of(**flags)}
+        assert {XResNet50().with_new_head(), BcosResNet50().with_new_head()} <= networks
+        assert len(networks) == (4 if dataset == "digit_scenes" else 2)
 
 
 def test_a_users_network_is_conventional():
