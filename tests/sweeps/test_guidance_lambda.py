@@ -95,6 +95,12 @@ def test_published_data_are_trained_on_as_in_the_paper(dataset, baseline, guided
         assert training.lambda_scale == 1
 
 
+def test_the_baselines_rate_can_be_chosen_and_guided_trainings_keep_theirs():
+    plain, chosen = guided_of(seeds=(0,)), guided_of(seeds=(0,), baseline_learning_rate=1e-5)
+    assert {r.start.learning_rate for r in chosen} == {1e-5}
+    assert {r.learning_rate for r in chosen} == {r.learning_rate for r in plain} == {1.5e-3}
+
+
 def test_flags_stand_before_the_grid():
     flags: dict[str, Any] = {"losses": ("l1",), "lambda_loc": (0.1,), "seeds": (7,)}
     guided = guided_of(grid="paper", models=("bcos", "small_resnet"), **flags)
