@@ -16,15 +16,15 @@ import trainables.models  # noqa: F401  (each registers its classes)
 from data_pipelines.dataset import Dataset
 from data_pipelines.manifest import Manifest
 from sweeps.launch import Findings, Sweep
-from sweeps.recipes import ATTRIBUTIONS, COCO, KINDS, RECIPES, Recipe, kind_of
+from sweeps.networks import named_network, starting_files
+from sweeps.recipes import ATTRIBUTIONS, COCO, RECIPES, Recipe, kind_of, lambda_notes
 from trainables.attribution.attribution import Attribution
 from trainables.attribution_evaluation import AttributionEvaluation
 from trainables.classifier_training import ClassifierTraining
-from trainables.guided_training import PAPER_BATCH_SIZE, PAPER_SIZE_PX, GuidedTraining
+from trainables.guided_training import GuidedTraining
 from trainables.losses.loss import Loss
 from trainables.models.network import Network
-from trainables.models.pretrained import PretrainedWeights, pretrained_of
-from trainables.models.user_network import network_of
+from trainables.models.pretrained import PretrainedWeights
 from trainables.result import Result
 
 Lambdas = Literal["all", "ends", "largest"]
@@ -202,45 +202,17 @@ class GuidanceSweep(Sweep):
         Raises:
             ValueError: an unknown one.
         """
-        found = dict.fromkeys(
-            self.network("--models", name) for name in self.models or self.chosen.models
-        )
-        for network in self.pretrained().keys() - found.keys():
-            known = ", ".join(other.name for other in found)
-            raise ValueError(f"--weights {network.name}: not a network of this sweep ({known})")
-        return list(found)
-
-    def network(self, flag: str, name: str) -> Network:
-        """The network of a kind or name; the recipe's own, or with a new head as in the paper.
-
-        Raises:
-            ValueError: unknown; names the flag.
-        """
-        try:
-            return self.recipe.network(name) or network_of(name).with_new_head()
-        except ValueError as error:
-            raise ValueError(f"{flag}: {error}; or a kind: {', '.join(KINDS)}") from None
+        own = self.recipe.networks
+        names = self.models or self.chosen.models
+        return list(dict.fromkeys(named_network("--models", name, own) for name in names))
 
     def pretrained(self) -> dict[Network, PretrainedWeights]:
         """The files that baselines start from, by their networks.
 
         Raises:
-            ValueError: not MODEL=FILE, an unknown model, or one that is named twice.
-            FileNotFoundError: there is no such file.
+            ValueError, FileNotFoundError: as in ``starting_files``.
         """
-        found: dict[Network, PretrainedWeights] = {}
-        for text in self.weights:
-            name, _, file = text.partition("=")
-            if not (name and file):
-                raise ValueError(f"--weights {text}: expected MODEL=FILE, as in bcos=weights.pth")
-            network = self.network("--weights", name)
-            if network in found:
-                raise ValueError(f"--weights {text}: {network.name} has a file already")
-            try:
-                found[network] = pretrained_of(file)
-            except FileNotFoundError as error:
-                raise FileNotFoundError(f"--weights {name}: {error}") from None
-        return found
+        return starting_files(self.weights, self.recipe.networks, self.networks())
 
     def attribution_of(self, network: Network, layer: str, method: str = "") -> Attribution:
         """What makes the maps of a network at a layer.
@@ -289,17 +261,8 @@ class GuidanceSweep(Sweep):
             lines.append(
                 "baselines start from random weights; the paper's from ImageNet's: --weights"
             )
-        batch = PAPER_BATCH_SIZE / self.recipe.batch_size
-        area = (PAPER_SIZE_PX / self.recipe.size_px) ** 2
-        for loss in self.chosen_losses():
-            factor = batch * area if loss.summed_over_pixels else batch
-            if factor != 1:
-                pixels = f" x (224/{self.recipe.size_px})^2 pixels" if factor != batch else ""
-                lines.append(
-                    f"lambda of {loss.name}: the paper's x {factor:g} (64/{self.recipe.batch_size} "
-                    f"images{pixels})"
-                )
-        return lines
+        recipe = self.recipe
+        return lines + lambda_notes(self.chosen_losses(), recipe.batch_size, recipe.size_px)
 
     def report(self, folder: Path, result_ids: list[str]) -> Findings:
         # only here: drawing and MLflow take seconds to import, and flags must be checked at once
