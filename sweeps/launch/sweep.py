@@ -73,7 +73,8 @@ class Sweep:
     dry_run: bool = False
     """Print the results and what they will cost, and stop."""
     smoke: bool = False
-    """The same on a tiny sample, in about a minute: tells whether it runs, not what is true."""
+    """A tiny grid of one epoch, unless flags name more: tells whether it runs, not what is true.
+    Only the generated sample is cut small, for about a minute; published data keep all images."""
     plugins: tuple[Path, ...] = ()
     """Python files with your own attributions, losses, metrics, networks or datasets."""
 
