@@ -21,6 +21,7 @@ from typing import ClassVar, Self
 
 from data_pipelines.dataset import Dataset
 from data_pipelines.digit_scenes import DigitScenes
+from data_pipelines.manifest import Manifest
 from sweeps.guidance_sweep import Grid, GuidanceSweep
 from sweeps.launch import launch
 from sweeps.recipes import BCOS, KINDS
@@ -104,16 +105,30 @@ class GuidanceAnnotations(GuidanceSweep):
         for fraction in self.fractions:
             if not 0 < fraction <= 1:
                 raise ValueError(f"--fractions {fraction:g}: must lie above 0 and not above 1")
-            if isinstance(data, DigitScenes) and int(fraction * data.images("train")) < 1:
-                raise ValueError(
-                    f"--fractions {fraction:g}: of {data.images('train')} training images none "
-                    "would be annotated; give more"
-                )
         for dilation in self.dilations:
             if not 0 <= dilation < math.inf:
                 raise ValueError(f"--dilations {dilation:g}: must be 0 or more")
         if not self.fractions and not (self.dilations and self.dilated_layers):
             raise ValueError("give at least one of --fractions, or of --dilations")
+        if isinstance(data, DigitScenes):  # it need not be generated to be counted
+            self.check_annotated(data.images("train"))
+
+    def check_data(self, manifest: Manifest) -> None:
+        super().check_data(manifest)
+        self.check_annotated(manifest.images["train"])
+
+    def check_annotated(self, images: int) -> None:
+        """Refuse shares that come to no image of a training split.
+
+        Raises:
+            ValueError: names the share and the least that is allowed.
+        """
+        for fraction in self.fractions:
+            if int(fraction * images) < 1:
+                raise ValueError(
+                    f"--fractions {fraction:g}: of {images} training images none would be "
+                    f"annotated; give at least {math.ceil(1e4 / images) / 1e4:g}"
+                )
 
     def notes(self) -> list[str]:
         scaled = [f"{f:g}" for f in self.fractions if f != 1 and self.compensate]

@@ -8,22 +8,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import trainables.attribution
 import trainables.losses
 import trainables.models  # noqa: F401  (each registers its classes)
 from data_pipelines.dataset import Dataset
+from data_pipelines.manifest import Manifest
 from sweeps.launch import Findings, Sweep
-from sweeps.recipes import ATTRIBUTIONS, KINDS, RECIPES, Recipe, kind_of
+from sweeps.networks import named_network, starting_files
+from sweeps.recipes import ATTRIBUTIONS, COCO, RECIPES, Recipe, kind_of, lambda_notes
 from trainables.attribution.attribution import Attribution
 from trainables.attribution_evaluation import AttributionEvaluation
 from trainables.classifier_training import ClassifierTraining
-from trainables.guided_training import PAPER_BATCH_SIZE, PAPER_SIZE_PX, GuidedTraining
+from trainables.guided_training import GuidedTraining
 from trainables.losses.loss import Loss
 from trainables.models.network import Network
-from trainables.models.pretrained import PretrainedWeights, pretrained_of
-from trainables.models.user_network import network_of
+from trainables.models.pretrained import PretrainedWeights
 from trainables.result import Result
 
 Lambdas = Literal["all", "ends", "largest"]
@@ -57,6 +58,10 @@ class GuidanceSweep(Sweep):
     dataset: str = "digit_scenes"
     """digit_scenes (generated); voc2007, coco2014 (as published); voc, coco (their layouts, other
     classes)."""
+    split_file: str = ""
+    """Which images of COCO's train2014 are validation, in a file relative to --data-root or
+    absolute: file names, one a line, or an instances JSON. Empty: a random tenth, which is ours;
+    the paper's cut comes from other work, and its sizes are not told."""
     models: tuple[str, ...] = ()
     """Networks: kinds of the paper (vanilla, xdnn, bcos: the dataset's own network of each), names,
     or package.module:build for a function that makes your own. Empty: those of the grid."""
@@ -80,6 +85,10 @@ class GuidanceSweep(Sweep):
     """Epochs of guided training. 0: 50 on VOC and 10 on COCO as in the paper, 1 on the sample."""
     baseline_epochs: int = 0
     """Epochs of the baseline. 0: 300 on VOC and 60 on COCO as in the paper, fewer on the sample."""
+    baseline_learning_rate: float = 0.0
+    """Of every baseline; guided trainings keep theirs. 0: 1e-4 (on COCO 1e-5 for X-DNNs), of which
+    only B-cos's on VOC is known to be the paper's: it chose each from 1e-3, 1e-4 and 1e-5 by F1 on
+    validation. On the sample those of its recipe."""
 
     @property
     def recipe(self) -> Recipe:
@@ -98,8 +107,25 @@ class GuidanceSweep(Sweep):
             raise ValueError(
                 f"--dataset {self.dataset} needs --data-root, the folder that holds {layout}"
             )
-        sample = {"images_train": 96, "images_val": 48, "images_test": 48} if self.smoke else {}
-        return Dataset.named(self.dataset, root=self.data_root, **({} if layout else sample))
+        fields: dict[str, Any] = {}
+        if self.smoke and not layout:
+            fields |= {"images_train": 96, "images_val": 48, "images_test": 48}
+        if self.split_file:
+            if self.recipe is not COCO:
+                known = ", ".join(name for name, recipe in RECIPES.items() if recipe is COCO)
+                raise ValueError(
+                    f"--split-file {self.split_file}: --dataset {self.dataset} has splits of its "
+                    f"own; leave it out, or take one of {known}"
+                )
+            fields["split_file"] = self.split_file
+        return Dataset.named(self.dataset, root=self.data_root, **fields)
+
+    def check_data(self, manifest: Manifest) -> None:
+        if self.split_file and manifest.converted:
+            raise ValueError(
+                f"--split-file {self.split_file}: the shards at {manifest.directory} have the cut "
+                "they were converted with; leave it out, or give the published files"
+            )
 
     def small(self) -> Self:
         return replace(
@@ -176,45 +202,17 @@ class GuidanceSweep(Sweep):
         Raises:
             ValueError: an unknown one.
         """
-        found = dict.fromkeys(
-            self.network("--models", name) for name in self.models or self.chosen.models
-        )
-        for network in self.pretrained().keys() - found.keys():
-            known = ", ".join(other.name for other in found)
-            raise ValueError(f"--weights {network.name}: not a network of this sweep ({known})")
-        return list(found)
-
-    def network(self, flag: str, name: str) -> Network:
-        """The network of a kind or name.
-
-        Raises:
-            ValueError: unknown; names the flag.
-        """
-        try:
-            return self.recipe.network(name) or network_of(name)
-        except ValueError as error:
-            raise ValueError(f"{flag}: {error}; or a kind: {', '.join(KINDS)}") from None
+        own = self.recipe.networks
+        names = self.models or self.chosen.models
+        return list(dict.fromkeys(named_network("--models", name, own) for name in names))
 
     def pretrained(self) -> dict[Network, PretrainedWeights]:
         """The files that baselines start from, by their networks.
 
         Raises:
-            ValueError: not MODEL=FILE, an unknown model, or one that is named twice.
-            FileNotFoundError: there is no such file.
+            ValueError, FileNotFoundError: as in ``starting_files``.
         """
-        found: dict[Network, PretrainedWeights] = {}
-        for text in self.weights:
-            name, _, file = text.partition("=")
-            if not (name and file):
-                raise ValueError(f"--weights {text}: expected MODEL=FILE, as in bcos=weights.pth")
-            network = self.network("--weights", name)
-            if network in found:
-                raise ValueError(f"--weights {text}: {network.name} has a file already")
-            try:
-                found[network] = pretrained_of(file)
-            except FileNotFoundError as error:
-                raise FileNotFoundError(f"--weights {name}: {error}") from None
-        return found
+        return starting_files(self.weights, self.recipe.networks, self.networks())
 
     def attribution_of(self, network: Network, layer: str, method: str = "") -> Attribution:
         """What makes the maps of a network at a layer.
@@ -237,7 +235,7 @@ class GuidanceSweep(Sweep):
             image_size_px=self.recipe.size_px,
             epochs=self.baseline_epochs or kind.baseline_epochs,
             batch_size=self.recipe.baseline_batch_size,
-            learning_rate=kind.baseline_learning_rate,
+            learning_rate=self.baseline_learning_rate or kind.baseline_learning_rate,
             seed=seed,
         )
 
@@ -263,17 +261,8 @@ class GuidanceSweep(Sweep):
             lines.append(
                 "baselines start from random weights; the paper's from ImageNet's: --weights"
             )
-        batch = PAPER_BATCH_SIZE / self.recipe.batch_size
-        area = (PAPER_SIZE_PX / self.recipe.size_px) ** 2
-        for loss in self.chosen_losses():
-            factor = batch * area if loss.summed_over_pixels else batch
-            if factor != 1:
-                pixels = f" x (224/{self.recipe.size_px})^2 pixels" if factor != batch else ""
-                lines.append(
-                    f"lambda of {loss.name}: the paper's x {factor:g} (64/{self.recipe.batch_size} "
-                    f"images{pixels})"
-                )
-        return lines
+        recipe = self.recipe
+        return lines + lambda_notes(self.chosen_losses(), recipe.batch_size, recipe.size_px)
 
     def report(self, folder: Path, result_ids: list[str]) -> Findings:
         # only here: drawing and MLflow take seconds to import, and flags must be checked at once

@@ -14,7 +14,7 @@ Report: python -m analysis.report --experiment waterbirds
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
@@ -25,15 +25,27 @@ import trainables.losses
 import trainables.models  # noqa: F401  (each registers its classes)
 from data_pipelines.dataset import Dataset
 from sweeps.launch import Findings, Sweep, launch
+from sweeps.networks import named_network, starting_files
+from sweeps.recipes import (
+    ATTRIBUTIONS,
+    BCOS,
+    KINDS,
+    VANILLA,
+    VOC,
+    XDNN,
+    kind_of,
+    lambda_notes,
+)
 from trainables.attribution.attribution import Attribution
 from trainables.group_training import GroupEvaluation, GroupTraining
 from trainables.groups import Setting
 from trainables.guided_training import PAPER_BATCH_SIZE
 from trainables.losses.loss import Loss
-from trainables.models.bcos_network import BcosNetwork
+from trainables.models.bcos_resnet import SmallBcosResNet
+from trainables.models.fixup_resnet import SmallXResNet
 from trainables.models.network import Network
-from trainables.models.pretrained import PretrainedWeights, pretrained_of
-from trainables.models.user_network import network_of
+from trainables.models.pretrained import PretrainedWeights
+from trainables.models.small_resnet import SmallResNet
 from trainables.result import Result
 
 
@@ -48,6 +60,8 @@ class Recipe:
     learning_rate: float
     annotated_fraction: float
     models: tuple[str, ...]
+    kinds: Mapping[str, Network]
+    """The dataset's own networks."""
     sizes: dict[str, Any] = field(default_factory=dict)
     """Fields of the generated dataset."""
 
@@ -59,7 +73,8 @@ PAPER = Recipe(  # Model Guidance, D.1.2; sides and rate as GroupTraining says
     batch_size=PAPER_BATCH_SIZE,
     learning_rate=1e-5,
     annotated_fraction=0.01,
-    models=("resnet50", "xresnet50", "bcos_resnet50"),
+    models=KINDS,
+    kinds=VOC.networks,
 )
 # Ours: what two cores learn in minutes. Chosen by the unguided baseline of seeds 0 and 1 alone,
 # before any guided result was seen. It must learn what it is shown (validation 1.0) and fail where
@@ -75,7 +90,12 @@ SAMPLE = Recipe(
     batch_size=16,
     learning_rate=1.5e-3,
     annotated_fraction=0.1,
-    models=("small_resnet",),
+    models=(VANILLA,),
+    kinds={
+        VANILLA: SmallResNet(),
+        XDNN: SmallXResNet().with_new_head(),
+        BCOS: SmallBcosResNet().with_new_head(),
+    },
     sizes={
         "layout": "waterbirds",
         "images_train": 600,
@@ -95,12 +115,14 @@ class Waterbirds(Sweep):
     dataset: str = "digit_scenes"
     """digit_scenes (generated, in the layout of waterbirds), or waterbirds (as published)."""
     models: tuple[str, ...] = ()
-    """Networks by name, or package.module:build for a function that makes your own. Empty: the
-    paper's three kinds of ResNet-50, small_resnet on the sample."""
+    """Networks: kinds of the paper (vanilla, xdnn, bcos: the dataset's own network of each), names,
+    or package.module:build for a function that makes your own. Empty: the three kinds, vanilla on
+    the sample."""
     weights: tuple[str, ...] = ()
-    """Checkpoint files that baseline and guided trainings start from alike, each as MODEL=FILE:
-    torchvision's, timm's, B-cos v2's or X-DNN's format, ImageNet's in the paper. Models without one
-    start from the random weights of the seed, as on the sample."""
+    """Checkpoint files that baseline and guided trainings start from alike, each as MODEL=FILE,
+    where MODEL is one of the models: torchvision's, timm's, B-cos v2's or X-DNN's format,
+    ImageNet's in the paper. Models without one start from the random weights of the seed, as on the
+    sample."""
     layers: tuple[str, ...] = ("input", "final")
     """Depths or module paths whose maps are guided and judged. The paper's two."""
     losses: tuple[str, ...] = ("energy", "l1")
@@ -156,12 +178,11 @@ class Waterbirds(Sweep):
                 "none, is always there"
             )
         losses, pretrained = [Loss.named(name) for name in self.losses], self.pretrained()
-        for name, seed in product(self.models or recipe.models, self.seeds or (0, 1)):
-            network = network_of(name).with_new_head()
+        for network, seed in product(self.networks(), self.seeds or (0, 1)):
             baseline = GroupTraining(
                 network=network,
                 data=data,
-                pretrained=pretrained.get(name),
+                pretrained=pretrained.get(network),
                 image_size_px=recipe.image_size_px,
                 crop_px=recipe.crop_px,
                 epochs=self.epochs or recipe.epochs,
@@ -186,38 +207,36 @@ class Waterbirds(Sweep):
                         annotation_seed=drawing,
                     )
 
-    def pretrained(self) -> dict[str, PretrainedWeights]:
-        """The files that networks start from, by the name of the model.
+    def networks(self) -> list[Network]:
+        """The networks that are asked for, each once.
 
         Raises:
-            ValueError: not MODEL=FILE, or no model of this sweep.
-            FileNotFoundError: there is no such file.
+            ValueError: an unknown one.
         """
-        models, found = self.models or RECIPES[self.dataset].models, {}
-        for text in self.weights:
-            name, _, file = text.partition("=")
-            if name not in models or not file:
-                raise ValueError(
-                    f"--weights {text}: expected MODEL=FILE, where MODEL is one of "
-                    f"{', '.join(models)}"
-                )
-            found[name] = pretrained_of(file)
-        return found
+        recipe = RECIPES[self.dataset]
+        names = self.models or recipe.models
+        return list(dict.fromkeys(named_network("--models", n, recipe.kinds) for n in names))
+
+    def pretrained(self) -> dict[Network, PretrainedWeights]:
+        """The files that networks start from.
+
+        Raises:
+            ValueError, FileNotFoundError: as in ``starting_files``.
+        """
+        return starting_files(self.weights, RECIPES[self.dataset].kinds, self.networks())
 
     def attribution_of(self, network: Network, layer: str) -> Attribution:
         """The method that explains a network, at a layer."""
-        own = "bcos" if isinstance(network, BcosNetwork) else "input_x_gradient"
-        return Attribution.named(self.attribution or own, layer=layer)
+        return Attribution.named(self.attribution or ATTRIBUTIONS[kind_of(network)], layer=layer)
 
     def notes(self) -> list[str]:
         recipe = RECIPES[self.dataset]
-        factor, lines = PAPER_BATCH_SIZE / recipe.batch_size, []
-        if factor != 1:
-            lines.append(f"lambda: the paper's x {factor:g} (64/{recipe.batch_size} images)")
+        losses = [Loss.named(name) for name in dict.fromkeys(self.losses)]
+        lines = lambda_notes(losses, recipe.batch_size, recipe.crop_px)
         share = self.annotated_fraction or recipe.annotated_fraction
         lines.append(f"boxes are used of {share:.0%} of the training images")
-        files = [text.partition("=")[0] for text in self.weights]
-        random = [name for name in self.models or recipe.models if name not in files]
+        files = self.pretrained()
+        random = [network.name for network in self.networks() if network not in files]
         if random:
             lines.append(
                 f"guided or not, these start from random weights of the seed: {', '.join(random)}"

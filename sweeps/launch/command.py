@@ -83,6 +83,7 @@ def run(sweep: Sweep) -> int:
     if "://" in sweep.data_root:
         reachable("--data-root", sweep.data_root)
     dataset, manifest = indexed(sweep.data(), storage / "index", say=print)
+    sweep.check_data(manifest)
     results = sweep.asked(dataset)
     describe(sweep, storage, manifest)
     if sweep.dry_run:

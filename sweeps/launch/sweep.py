@@ -13,6 +13,7 @@ from platformdirs import user_data_path
 
 from data_pipelines.configuration import import_file
 from data_pipelines.dataset import Dataset
+from data_pipelines.manifest import Manifest
 from trainables.result import Result
 from trainables.training import in_every_training
 
@@ -72,7 +73,8 @@ class Sweep:
     dry_run: bool = False
     """Print the results and what they will cost, and stop."""
     smoke: bool = False
-    """The same on a tiny sample, in about a minute: tells whether it runs, not what is true."""
+    """A tiny grid of one epoch, unless flags name more: tells whether it runs, not what is true.
+    Only the generated sample is cut small, for about a minute; published data keep all images."""
     plugins: tuple[Path, ...] = ()
     """Python files with your own attributions, losses, metrics, networks or datasets."""
 
@@ -83,6 +85,13 @@ class Sweep:
     @abstractmethod
     def results(self, data: Dataset) -> Iterator[Result]:
         """Everything the question needs, given the dataset with its fingerprint."""
+
+    def check_data(self, manifest: Manifest) -> None:
+        """Refuse flags that do not suit the data, once these are known.
+
+        Raises:
+            ValueError: names the flag.
+        """
 
     @abstractmethod
     def small(self) -> Self:

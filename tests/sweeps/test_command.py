@@ -97,6 +97,7 @@ def test_an_unknown_name_is_answered_with_the_known_ones(command, flags, words):
         (["--seeds", "-1"], ["seed", "-1", "not be negative"]),
         (["--epochs", "-1"], ["epochs", "-1", "positive"]),
         (["--baseline-epochs", "-1"], ["epochs", "-1", "positive"]),
+        (["--baseline-learning-rate", "-1e-4"], ["learning_rate", "-0.0001", "positive"]),
         (["--weights", "weights.pth"], ["--weights", "weights.pth", "MODEL=FILE"]),
         (["--weights", "vanila=x.pth"], ["--weights", "'vanila'", "vanilla, xdnn, bcos"]),
         (
@@ -105,6 +106,10 @@ def test_an_unknown_name_is_answered_with_the_known_ones(command, flags, words):
         ),
         (["--weights", "vanilla=no.pth"], ["--weights vanilla", "no.pth", "no such file"]),
         (["--weights", f"vanilla={ROOT / 'README.md'}"], ["README.md", "safetensors"]),
+        (
+            ["--split-file", "val.txt"],
+            ["--split-file val.txt", "digit_scenes has splits of its own", "coco, coco2014"],
+        ),
         (["--plugins", "nowhere.py"], ["--plugins", "nowhere.py", "no such file"]),
         (["--storage-path", "~/x"], ["~/x", "shell"]),
         (["--storage-path", "/dev/null/x"], ["--storage-path", "/dev/null/x", "cannot be made"]),

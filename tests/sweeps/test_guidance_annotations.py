@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from data_pipelines.digit_scenes import DigitScenes
+from data_pipelines.manifest import Manifest, SplitSummary
 from sweeps.guidance_annotations import GuidanceAnnotations
 from sweeps.guidance_lambda import GuidanceLambda
 from trainables.guided_training import GuidedTraining
@@ -87,6 +88,17 @@ def test_a_smoke_run_annotates_at_least_some_of_its_images():
     sweep = GuidanceAnnotations(smoke=True).small()
     guided = [r for r in sweep.results(DATA) if isinstance(r, GuidedTraining) and r.loss]
     assert kinds_of(guided) == {(0.1, 0): 2, (1, 0): 2, (1, 0.5): 2}
+
+
+def test_a_share_that_comes_to_no_image_is_refused_once_these_are_counted(tmp_path):
+    sweep = GuidanceAnnotations(**PUBLISHED)
+    few, enough = (
+        Manifest(tmp_path, {}, (), "", "", {"train": SplitSummary(n, n, n, {}, {})})
+        for n in (99, 100)
+    )
+    with pytest.raises(ValueError, match=r"--fractions 0\.01: of 99 .* give at least 0\.0102"):
+        sweep.check_data(few)
+    sweep.check_data(enough)
 
 
 def test_the_scaled_lambdas_are_told_as_ours():

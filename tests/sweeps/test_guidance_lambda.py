@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from safetensors.torch import save_file
 
 from data_pipelines.digit_scenes import DigitScenes
+from data_pipelines.manifest import Manifest
 from sweeps.guidance_lambda import GuidanceLambda
 from sweeps.recipes import RECIPES, kind_of
 from trainables.checkpoint import sha256_of
 from trainables.guided_training import GuidedTraining
-from trainables.models.bcos_resnet import SmallBcosResNet
+from trainables.models.bcos_resnet import BcosResNet50, SmallBcosResNet
+from trainables.models.fixup_resnet import XResNet50
 from trainables.result import Result
 
 DATA = DigitScenes(fingerprint="0123456789abcdef")
@@ -92,6 +95,12 @@ def test_published_data_are_trained_on_as_in_the_paper(dataset, baseline, guided
         assert training.lambda_scale == 1
 
 
+def test_the_baselines_rate_can_be_chosen_and_guided_trainings_keep_theirs():
+    plain, chosen = guided_of(seeds=(0,)), guided_of(seeds=(0,), baseline_learning_rate=1e-5)
+    assert {r.start.learning_rate for r in chosen} == {1e-5}
+    assert {r.learning_rate for r in chosen} == {r.learning_rate for r in plain} == {1.5e-3}
+
+
 def test_flags_stand_before_the_grid():
     flags: dict[str, Any] = {"losses": ("l1",), "lambda_loc": (0.1,), "seeds": (7,)}
     guided = guided_of(grid="paper", models=("bcos", "small_resnet"), **flags)
@@ -120,6 +129,15 @@ def test_any_other_network_is_trained_and_explained_as_its_kind():
     assert {maps_of(r)[0] for r in guided_of(models=(network,))} == {"bcos"}
 
 
+def test_networks_have_the_heads_of_the_paper():
+    models = ("xresnet50", "bcos_resnet50", "xdnn", "bcos")
+    for dataset in ("digit_scenes", "voc2007"):
+        flags: dict[str, Any] = {"dataset": dataset, "data_root": "nowhere", "models": models}
+        networks = {r.start.network for r in guided_of(**flags)}
+        assert {XResNet50().with_new_head(), BcosResNet50().with_new_head()} <= networks
+        assert len(networks) == (4 if dataset == "digit_scenes" else 2)
+
+
 def test_a_users_network_is_conventional():
     build = "trainables.models.user_network:example"
     guided = guided_of(models=(build,), seeds=(0,), layers=("input",))
@@ -130,6 +148,16 @@ def test_a_smoke_run_of_published_data_takes_one_network():
     sweep = GuidanceLambda(smoke=True, dataset="voc", data_root="nowhere").small()
     networks = {r.start.network.name for r in sweep.results(DATA) if isinstance(r, GuidedTraining)}
     assert networks == {"resnet50"}
+
+
+def test_cocos_validation_can_be_chosen_where_the_published_files_are_read(tmp_path):
+    sweep = GuidanceLambda(dataset="coco2014", data_root=str(tmp_path), split_file="val.txt")
+    assert sweep.data().split_file == "val.txt"
+    manifest = Manifest(tmp_path, {}, (), "", "", {}, shards={"train": {"0": 1}})
+    with pytest.raises(ValueError, match=r"--split-file val\.txt: the shards at .* leave it out"):
+        sweep.check_data(manifest)
+    replace(sweep, split_file="").check_data(manifest)
+    sweep.check_data(replace(manifest, shards={}))
 
 
 def test_a_networks_kind_is_that_of_its_recipe():

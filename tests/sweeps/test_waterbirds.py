@@ -77,13 +77,43 @@ def test_the_smoke_grid_is_small_and_of_the_reversed_setting():
         ({"settings": ()}, "--settings needs at least one value"),
         ({"annotation_seeds": ()}, "--annotation-seeds needs at least one value"),
         ({"losses": ("enrgy",)}, "unknown loss 'enrgy'; known: "),
-        ({"weights": ("small.pth",)}, "--weights small.pth: expected MODEL=FILE, where MODEL is"),
-        ({"weights": ("vgg11=a.pth",)}, "expected MODEL=FILE, where MODEL is one of small_resnet"),
+        ({"weights": ("small.pth",)}, "--weights small.pth: expected MODEL=FILE, as in"),
+        ({"weights": ("vgg0=a.pth",)}, "--weights: .*'vgg0'.*; or a kind: vanilla, xdnn, bcos"),
+        ({"weights": ("bcos=a.pth",)}, r"small_bcos_resnet: not a .* sweep \(small_resnet\)"),
+        ({"weights": ("vanilla=no.pth",)}, "--weights vanilla: .*no.pth"),
+        ({"models": ("vanila",)}, "--models: .*'vanila'.*; or a kind: vanilla, xdnn, bcos"),
     ],
 )
 def test_a_bad_grid_is_refused_by_flag(flags, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
         results(**flags)
+
+
+def test_a_second_file_for_one_network_is_refused(tmp_path):
+    file = tmp_path / "weights.safetensors"
+    file.write_bytes(b"known by its bytes alone")
+    with pytest.raises(ValueError, match=r"--weights small_resnet=.* has a file already"):
+        results(weights=(f"vanilla={file}", f"small_resnet={file}"))
+
+
+def test_kinds_are_the_datasets_own_networks():
+    found = results(models=("vanilla", "small_resnet", "xdnn", "bcos"), seeds=(0,))
+    methods = {(r.network.name, r.attribution.name) for r in trainings(found, guided=True)}
+    assert methods == {
+        ("small_resnet", "input_x_gradient"),
+        ("small_xresnet", "input_x_gradient"),
+        ("small_bcos_resnet", "bcos"),
+    }
+
+
+def test_the_notes_tell_each_losss_factor():
+    losses = ("energy", "rrr_star")
+    notes = Waterbirds(losses=losses).notes()
+    told = {line.partition(":")[0]: line for line in notes}
+    assert told["lambda of energy"].endswith("x 4 (64/16 images)")
+    assert told["lambda of rrr_star"].endswith("x 64 (64/16 images x (224/56)^2 pixels)")
+    guided = trainings(results(losses=losses), guided=True)
+    assert {r.loss.name: r.lambda_scale for r in guided} == {"energy": 4, "rrr_star": 64}
 
 
 @pytest.mark.parametrize(
