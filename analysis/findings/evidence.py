@@ -184,11 +184,13 @@ class Evidence:
 
     def points(
         self, setting: Setting, loss: str, seed: Any, metric: str
-    ) -> tuple[np.ndarray, tuple[str, ...]]:
+    ) -> tuple[np.ndarray, int, tuple[str, ...]]:
         """The front in two dimensions: chosen on validation, with its test values.
 
         Returns:
-            F1 or mAP and the metric on test, (n, 2), NaN where untested; the ids of the runs.
+            F1 or mAP and the metric on test, (n, 2), NaN where untested; which of the n has most of
+            the metric on validation (of equals the smallest lambda, then the earliest epoch; 0 if
+            there is none); the ids of the runs.
         """
         members = self.fronts.get((*setting, loss, seed), [])
         members = sorted(members, key=lambda row: (row["lambda_loc"], row["epoch"]))
@@ -197,9 +199,10 @@ class Evidence:
             for split in ("val", "test")
         )
         if not members:
-            return np.empty((0, 2)), ()
+            return np.empty((0, 2)), 0, ()
         kept = pareto_front(val, binning=BINNING)
-        return test[kept].astype(np.float64), tuple(members[i]["result_id"] for i in kept)
+        best = int(val[kept, 1].argmax()) if len(kept) else 0
+        return test[kept].astype(np.float64), best, tuple(members[i]["result_id"] for i in kept)
 
     def baseline(self, setting: Setting, seed: Any, metric: str) -> Model:
         """The checkpoint that trainings start from."""
