@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from analysis import guidance
 from analysis.choice import choices
 from analysis.findings.finding import NAN
 from analysis.findings.model import NO_MODEL, Model
-from analysis.findings.paper_grid import is_paired, kind_of
+from analysis.findings.paper_grid import LAMBDAS, PAPERS, is_paired, kind_of
 from analysis.guidance import BASELINE, CURVE, SETTING, words
 from analysis.pareto import BINNING, pareto_front
 from analysis.styles import label
@@ -36,6 +36,11 @@ class Setting(NamedTuple):
     def kind(self) -> str:
         """The paper's kind of the network."""
         return kind_of(self.network)
+
+    @property
+    def is_papers(self) -> bool:
+        """Whether it is a network of the paper, trained as the others of its kind."""
+        return self.network in PAPERS and self.variant == ""
 
     @property
     def rest(self) -> str:
@@ -123,6 +128,30 @@ class Evidence:
         """The same runs judged by mAP."""
         frames = (self.guided, self.candidates, self.references, self.waterbirds)
         return Evidence.of(*frames, accuracy="map")
+
+    @cached_property
+    def of_papers_grid(self) -> Evidence:
+        """What was asked for as the paper ran it: its networks, all lambdas, nothing else varied.
+
+        A loss was trained with all lambdas if there are LAMBDAS of them, whichever; those of group
+        trainings are not looked at.
+        """
+        weights: dict[tuple[Any, ...], set[float]] = {}
+        for key, lambdas in self.wanted.items():
+            weights.setdefault(key[:-1], set()).update(lambdas)
+        whole = {key for key, lambdas in weights.items() if len(lambdas) >= LAMBDAS}
+        wanted = {
+            key: lambdas
+            for key, lambdas in self.wanted.items()
+            if key[:-1] in whole and Setting(*key[:-2]).is_papers
+        }
+        rows = self.waterbirds
+        if not rows.empty:
+            plain = rows["network"].isin(PAPERS) & (rows["variant"] == "")
+            rows = rows[plain | (rows["loss"] == BASELINE)]
+        if len(wanted) == len(self.wanted) and len(rows) == len(self.waterbirds):
+            return self
+        return replace(self, wanted=wanted, waterbirds=rows)
 
     def settings(
         self,

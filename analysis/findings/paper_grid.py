@@ -15,10 +15,14 @@ ENDS = ("input", "final")
 """The layers of the main paper."""
 NETWORKS = {
     VANILLA: ("resnet*", "small_resnet*"),
-    XDNN: ("xresnet*", "small_xresnet*", "fixup_*", "small_fixup_*"),
+    XDNN: ("xresnet*", "small_xresnet*"),
     BCOS: ("bcos_*", "small_bcos_*"),
 }
-"""Which networks, by name, stand for each kind; the paper's are of the size of ResNet-50."""
+"""Which networks, by name, stand for each kind. Fixup networks have biases: they are no X-DNN."""
+PAPERS = ("resnet50", "xresnet50", "bcos_resnet50")
+"""The paper's own networks."""
+LAMBDAS = 3
+"""How many lambdas the paper trained each loss with."""
 GRAD_CAM = "grad_cam"
 ATTRIBUTIONS = {VANILLA: "input_x_gradient", XDNN: "input_x_gradient", BCOS: "bcos"}
 """What the paper pairs each kind with; on an X-DNN, integrated gradients are input x gradient."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import pytest
@@ -17,8 +18,8 @@ def at_input(trainings: Any, losses: tuple[str, ...] = LOSSES) -> Any:
     best = {"bcos": (0.8, 0.70, 0.50), "vanilla": (0.7, 0.50, 0.30), "xdnn": (0.7, 0.50, 0.30)}
     for kind in bases:
         trainings.base(kind, "input", bases[kind])
-        for loss in losses:
-            trainings.curve(kind, "input", loss, [best[kind]])
+        for loss, weight in product(losses, (1.0, 2.0, 3.0)):
+            trainings.curve(kind, "input", loss, [best[kind]], lambda_loc=weight)
     return trainings
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import pandas as pd
@@ -10,6 +11,7 @@ import pytest
 from analysis.findings.evidence import Evidence
 from analysis.findings.finding import Key, at_least, every
 from analysis.findings.guidance import FINDINGS, MapSaysTheSame, verdicts
+from analysis.findings.losses import EnergyLeadsEpg
 from analysis.findings.paper_grid import is_paired, keys, kind_of, needs
 from analysis.findings_report import (
     comparisons_table,
@@ -57,7 +59,7 @@ def test_share_is_decided_however_the_open_ones_turn_out(
         ("small_resnet", "vanilla"),
         ("xresnet50", "xdnn"),
         ("small_xresnet", "xdnn"),
-        ("fixup_resnet50", "xdnn"),
+        ("fixup_resnet50", "fixup_resnet50"),
         ("bcos_resnet50", "bcos"),
         ("small_bcos_resnet", "bcos"),
         ("vgg16", "vgg16"),
@@ -83,6 +85,26 @@ def test_what_is_missing_is_said_in_few_words() -> None:
     assert needs([Key("a", "x", "final", w) for w in "12"], expected) == ["x at final on a"]
     assert needs([Key("b", "y", "final", "2")], expected) == ["2: y at final on b"]
     assert needs([], expected) == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"network": "resnet18"}, {"network": "small_resnet"}, {"variant": "epochs=8"}, {"lambdas": 2}],
+)
+def test_grid_counts_the_papers_trainings_alone(trainings: Any, changes: dict[str, Any]) -> None:
+    own = {name: value for name, value in changes.items() if name != "lambdas"}
+    for kept in (False, True):
+        weights = range(1, 1 + (3 if kept else changes.get("lambdas", 3)))
+        for (loss, points), weight in product(POINTS.items(), weights):
+            where = {} if kept else own
+            trainings.curve("vanilla", "final", loss, points, lambda_loc=weight, **where)
+        found = trainings.judged(EnergyLeadsEpg())
+        assert (found.on_runs, 36 - len(found.missing)) == ("holds", int(kept))
+    # what is not the paper's cannot make its sentence fail
+    if own:
+        trainings.change({**own, "loss": "l1"}, val_epg=0.9, test_epg=0.9)
+        found = trainings.judged(EnergyLeadsEpg())
+        assert (found.on_runs, found.on_grid) == ("fails", "undecided")
 
 
 def test_map_says_the_same_until_one_verdict_turns(trainings: Any) -> None:
@@ -113,8 +135,8 @@ def test_map_counts_tested_epochs_alone(trainings: Any) -> None:
 def frames(trainings: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
     for seed in (0, 1):
         trainings.base("vanilla", "final", seed=seed)
-        for loss, points in POINTS.items():
-            trainings.curve("vanilla", "final", loss, points, seed=seed)
+        for (loss, points), weight in product(POINTS.items(), (1.0, 2.0, 3.0)):
+            trainings.curve("vanilla", "final", loss, points, seed=seed, lambda_loc=weight)
     return verdicts(trainings.evidence())
 
 

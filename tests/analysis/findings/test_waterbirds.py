@@ -112,6 +112,14 @@ def test_other_share_of_boxes_is_not_the_papers() -> None:
     assert (found.on_runs, found.on_grid, len(found.missing)) == ("holds", "undecided", 8)
 
 
+@pytest.mark.parametrize(
+    "changes", [{"network": "small_bcos_resnet"}, {"variant": "lambda_loc=0.1"}]
+)
+def test_other_trainings_are_not_of_the_papers_grid(changes: dict[str, str]) -> None:
+    found = judged(table().assign(**changes))
+    assert (found.on_runs, found.on_grid, len(found.missing)) == ("holds", "undecided", 8)
+
+
 def test_five_cells_of_the_papers_table_do_not_improve() -> None:
     assert {cell for cell in PUBLISHED if not improves(*cell)} == {
         ("bcos", "final", "l1", "conventional"),
