@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.choice import TOLERANCE
 from analysis.document import Block, Heading, Paragraph, Table
 from analysis.findings.finding import FAILS, HOLDS, UNDECIDED, WEAK, every
-from analysis.guidance import METRICS
+from analysis.guidance import TITLES
 from analysis.pareto import BINNING
 from analysis.tables import NONE, mean_and_sd, number, percent
 
@@ -94,7 +94,7 @@ def comparisons_table(comparisons: pd.DataFrame) -> pd.DataFrame:
             "by": comparisons["accuracy"],
             "where": [_where(row) for row in rows],
             "comparison": comparisons["what"],
-            "metric": comparisons["metric"].map(lambda name: METRICS.get(name, name)),
+            "metric": comparisons["metric"].map(lambda name: TITLES.get(name, name)),
             "seeds": comparisons["seeds"].map(number),
             "value": comparisons["value"].map(percent),
             "against": comparisons["against"].map(percent),

@@ -82,8 +82,9 @@ class Evidence:
     ) -> Evidence:
         """From the frames of ``guidance``.
 
-        Departs: judged by mAP only epochs count that were tested, that is, what is Pareto-dominant
-            with F1, the best F1 and the last epoch of each training.
+        Departs: judged by mAP only epochs count that were tested. Trainings test their front by mAP
+            as well as by F1; of one that tested by F1 alone that front, the best F1 and the last
+            epoch are all there is.
         """
         tested = candidates if accuracy == "f1" else candidates.dropna(subset=f"test_{accuracy}")
         front = guidance.front(tested, accuracy=accuracy)

@@ -58,14 +58,20 @@ def keys(
 
 
 def needs(missing: Collection[Key], expected: Collection[Key]) -> list[str]:
-    """What is missing, in as few words as can be: whole datasets, then networks, then details."""
+    """What is missing, in as few words as can be: whole datasets, then networks, then details.
+
+    Comparisons that are of no dataset are named alone.
+    """
     lacking = set(missing)
+    alone = [key.what for key in expected if not key.dataset and key in lacking]
+    expected = [key for key in expected if key.dataset]
     whole = [
         dataset
         for dataset in dict.fromkeys(key.dataset for key in expected)
         if all(key in lacking for key in expected if key.dataset == dataset)
     ]
-    said = [f"all on {' and '.join(whole)}"] if whole else []
+    said = [", ".join(alone)] if alone else []
+    said += [f"all on {' and '.join(whole)}"] if whole else []
     cells = dict.fromkeys(key[:3] for key in expected if key.dataset not in whole)
     for dataset, kind, layer in cells:
         here = [key for key in expected if key[:3] == (dataset, kind, layer)]

@@ -284,7 +284,10 @@ def test_other_data_stand_beside(trainings: Any) -> None:
         where = {"dataset": "coco2014", "test_on_object_epg": share}
         trainings.curve("vanilla", "input", loss, OTHER, **where)
     found = trainings.judged(R3)
-    assert [(c.verdict, c.decides) for c in found.comparisons] == [("holds", True), ("fails", False)]
+    assert [(c.verdict, c.decides) for c in found.comparisons] == [
+        ("holds", True),
+        ("fails", False),
+    ]
     assert found.on_runs == "holds"
 
 
