@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.choice import TOLERANCE
 from analysis.document import Block, Heading, Paragraph, Table
 from analysis.findings.finding import FAILS, HOLDS, UNDECIDED, WEAK, every
-from analysis.guidance import METRICS
+from analysis.guidance import TITLES
 from analysis.pareto import BINNING
 from analysis.tables import NONE, mean_and_sd, number, percent
 
@@ -17,8 +17,8 @@ TITLE = "What the paper says (R1-R13)"
 PAPER = (
     "Model Guidance (Rao et al., ICCV 2023): each sentence as a set of comparisons. On these runs: "
     "from the comparisons that the runs were made for, whatever part of the paper's grid they are. "
-    "On its grid: as the paper says it, on its datasets and kinds of networks; what is missing "
-    "leaves it undecided. A comparison holds or fails if all seeds say so, and one seed is enough "
+    "On its grid: as the paper says it, on its datasets and its own networks, each loss with three "
+    "lambdas and nothing else varied; what is missing leaves it undecided. A comparison holds or fails if all seeds say so, and one seed is enough "
     "to say it, without a deviation. Everything is chosen on validation and compared on test; "
     "fronts in steps "
     f"of {100 * BINNING:g} points; 'best' is within {100 * TOLERANCE:g} points of the baseline's "
@@ -94,7 +94,7 @@ def comparisons_table(comparisons: pd.DataFrame) -> pd.DataFrame:
             "by": comparisons["accuracy"],
             "where": [_where(row) for row in rows],
             "comparison": comparisons["what"],
-            "metric": comparisons["metric"].map(lambda name: METRICS.get(name, name)),
+            "metric": comparisons["metric"].map(lambda name: TITLES.get(name, name)),
             "seeds": comparisons["seeds"].map(number),
             "value": comparisons["value"].map(percent),
             "against": comparisons["against"].map(percent),

@@ -19,10 +19,10 @@ METRICS = {
     "box_iou_tuned": "IoU tuned",
 }
 """Metric keys and what tables call them; fractions in [0, 1], higher is better."""
+TITLES = {**METRICS, "on_object_epg": "EPG on objects"}
+"""The same with what is compared where it was measured, but never chosen by."""
 OBJECTIVES = ("val_f1", "val_epg", "val_box_iou_tuned")
 """What Pareto-dominance is decided on: three objectives, all of the validation split."""
-ACCURACIES = ("f1", "map")
-"""What a model is judged by besides its maps: F1, and mAP in the supplement."""
 ANNOTATION = {"annotated_fraction": 1.0, "dilation": 0.0}
 """How boxes are used, and what a training without such a parameter does: all, and as they are."""
 SETTING = ("dataset", "network", "attribution", "layer", *ANNOTATION, "variant")
@@ -127,8 +127,8 @@ def front(
 ) -> pd.DataFrame:
     """The Pareto-dominant rows of each curve, pooled over lambda and epoch.
 
-    Decided on OBJECTIVES, with ``accuracy`` (one of ACCURACIES) in the place of F1; of equals the
-    smallest lambda and then the earliest epoch stays.
+    Decided on OBJECTIVES, with ``accuracy`` (``f1``, or ``map`` as in the supplement) in the place
+    of F1; of equals the smallest lambda and then the earliest epoch stays.
     """
     objectives = (f"val_{accuracy}", *OBJECTIVES[1:])
     return pooled_front(candidates, objectives, CURVE, binning, ties=("lambda_loc", "epoch"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from analysis import guidance
 from analysis.choice import choices
 from analysis.findings.finding import NAN
 from analysis.findings.model import NO_MODEL, Model
-from analysis.findings.paper_grid import is_paired, kind_of
+from analysis.findings.paper_grid import LAMBDAS, PAPERS, is_paired, kind_of
 from analysis.guidance import BASELINE, CURVE, SETTING, words
 from analysis.pareto import BINNING, pareto_front
 from analysis.styles import label
@@ -36,6 +36,11 @@ class Setting(NamedTuple):
     def kind(self) -> str:
         """The paper's kind of the network."""
         return kind_of(self.network)
+
+    @property
+    def is_papers(self) -> bool:
+        """Whether it is a network of the paper, trained as the others of its kind."""
+        return self.network in PAPERS and self.variant == ""
 
     @property
     def rest(self) -> str:
@@ -77,8 +82,9 @@ class Evidence:
     ) -> Evidence:
         """From the frames of ``guidance``.
 
-        Departs: judged by mAP only epochs count that were tested, that is, what is Pareto-dominant
-            with F1, the best F1 and the last epoch of each training.
+        Departs: judged by mAP only epochs count that were tested. Trainings test their front by mAP
+            as well as by F1; of one that tested by F1 alone that front, the best F1 and the last
+            epoch are all there is.
         """
         tested = candidates if accuracy == "f1" else candidates.dropna(subset=f"test_{accuracy}")
         front = guidance.front(tested, accuracy=accuracy)
@@ -123,6 +129,30 @@ class Evidence:
         """The same runs judged by mAP."""
         frames = (self.guided, self.candidates, self.references, self.waterbirds)
         return Evidence.of(*frames, accuracy="map")
+
+    @cached_property
+    def of_papers_grid(self) -> Evidence:
+        """What was asked for as the paper ran it: its networks, all lambdas, nothing else varied.
+
+        A loss was trained with all lambdas if there are LAMBDAS of them, whichever; those of group
+        trainings are not looked at.
+        """
+        weights: dict[tuple[Any, ...], set[float]] = {}
+        for key, lambdas in self.wanted.items():
+            weights.setdefault(key[:-1], set()).update(lambdas)
+        whole = {key for key, lambdas in weights.items() if len(lambdas) >= LAMBDAS}
+        wanted = {
+            key: lambdas
+            for key, lambdas in self.wanted.items()
+            if key[:-1] in whole and Setting(*key[:-2]).is_papers
+        }
+        rows = self.waterbirds
+        if not rows.empty:
+            plain = rows["network"].isin(PAPERS) & (rows["variant"] == "")
+            rows = rows[plain | (rows["loss"] == BASELINE)]
+        if len(wanted) == len(self.wanted) and len(rows) == len(self.waterbirds):
+            return self
+        return replace(self, wanted=wanted, waterbirds=rows)
 
     def settings(
         self,
@@ -184,11 +214,13 @@ class Evidence:
 
     def points(
         self, setting: Setting, loss: str, seed: Any, metric: str
-    ) -> tuple[np.ndarray, tuple[str, ...]]:
+    ) -> tuple[np.ndarray, int, tuple[str, ...]]:
         """The front in two dimensions: chosen on validation, with its test values.
 
         Returns:
-            F1 or mAP and the metric on test, (n, 2), NaN where untested; the ids of the runs.
+            F1 or mAP and the metric on test, (n, 2), NaN where untested; which of the n has most of
+            the metric on validation (of equals the smallest lambda, then the earliest epoch; 0 if
+            there is none); the ids of the runs.
         """
         members = self.fronts.get((*setting, loss, seed), [])
         members = sorted(members, key=lambda row: (row["lambda_loc"], row["epoch"]))
@@ -197,9 +229,10 @@ class Evidence:
             for split in ("val", "test")
         )
         if not members:
-            return np.empty((0, 2)), ()
+            return np.empty((0, 2)), 0, ()
         kept = pareto_front(val, binning=BINNING)
-        return test[kept].astype(np.float64), tuple(members[i]["result_id"] for i in kept)
+        best = int(val[kept, 1].argmax()) if len(kept) else 0
+        return test[kept].astype(np.float64), best, tuple(members[i]["result_id"] for i in kept)
 
     def baseline(self, setting: Setting, seed: Any, metric: str) -> Model:
         """The checkpoint that trainings start from."""

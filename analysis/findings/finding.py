@@ -125,10 +125,11 @@ class Verdict:
     on_runs: str
     """From the comparisons that these runs were made for; a partial grid can decide it."""
     on_grid: str
-    """As the paper says it: what is missing leaves it undecided unless it can no longer hold."""
+    """As the paper says it, from trainings of its own networks with all lambdas and nothing else
+    varied: what is missing leaves it undecided unless it can no longer hold."""
     comparisons: tuple[Comparison, ...]
     missing: tuple[Key, ...] = ()
-    """Comparisons of the paper's grid that no run was made for."""
+    """Comparisons of the paper's grid that no such training was made for."""
     expected: int = 0
     """How many comparisons the paper's grid has."""
     note: str = ""
@@ -166,8 +167,10 @@ class Finding(ABC):
     def verdict(self, evidence: Evidence) -> Verdict:
         """Both verdicts, with all they rest on."""
         found, expected = tuple(self.compare(evidence)), self.expected()
+        papers = evidence.of_papers_grid
+        there = found if papers is evidence else tuple(self.compare(papers))
         deciding = [comparison for comparison in found if comparison.decides]
-        of_grid = [comparison for comparison in deciding if comparison.key in set(expected)]
+        of_grid = [c for c in there if c.decides and c.key in set(expected)]
         present = {comparison.key for comparison in of_grid}
         missing = tuple(key for key in expected if key not in present)
         absent = [Comparison(key=key, metric="", verdict=UNDECIDED) for key in missing]

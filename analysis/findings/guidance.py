@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -55,26 +55,42 @@ class MapSaysTheSame(Finding):
         return [Key("", "", "", finding.id) for finding in BY_ACCURACY]
 
     def compare(self, evidence: Evidence) -> Iterator[Comparison]:
-        for finding, by_f1, by_map in self.pairs(evidence):
-            if by_f1.deciding or by_map.deciding:
-                yield _agreement(finding.id, by_f1.on_runs, by_map.on_runs)
+        yield from self.verdict(evidence).comparisons
 
     def verdict(self, evidence: Evidence) -> Verdict:
         """The same question on these runs, of findings with any, and on the paper's grid."""
-        rows = tuple(self.compare(evidence))
-        grid = [
-            _agreement(finding.id, by_f1.on_grid, by_map.on_grid).verdict
-            for finding, by_f1, by_map in self.pairs(evidence)
-        ]
-        on_runs = every([row.verdict for row in rows])
-        return Verdict(on_runs=on_runs, on_grid=every(grid), comparisons=rows, expected=len(grid))
+        return self.together(by_both(evidence))
 
-    def pairs(self, evidence: Evidence) -> list[tuple[Finding, Verdict, Verdict]]:
-        """R1 to R6 with their verdicts by F1 and by mAP."""
-        return [
-            (finding, finding.verdict(evidence), finding.verdict(evidence.by_map))
-            for finding in BY_ACCURACY
+    def together(self, pairs: Mapping[str, tuple[Verdict, Verdict]]) -> Verdict:
+        """The same from verdicts that are known; what is open on the paper's grid is missing.
+
+        Args:
+            pairs: of R1 to R6, as ``by_both`` returns them.
+        """
+        rows = tuple(
+            _agreement(name, by_f1.on_runs, by_map.on_runs)
+            for name, (by_f1, by_map) in pairs.items()
+            if by_f1.deciding or by_map.deciding
+        )
+        grid = [
+            _agreement(name, by_f1.on_grid, by_map.on_grid)
+            for name, (by_f1, by_map) in pairs.items()
         ]
+        return Verdict(
+            on_runs=every([row.verdict for row in rows]),
+            on_grid=every([row.verdict for row in grid]),
+            comparisons=rows,
+            missing=tuple(row.key for row in grid if row.verdict == UNDECIDED),
+            expected=len(grid),
+        )
+
+
+def by_both(evidence: Evidence) -> dict[str, tuple[Verdict, Verdict]]:
+    """R1 to R6 with their verdicts by F1 and by mAP."""
+    return {
+        finding.id: (finding.verdict(evidence), finding.verdict(evidence.by_map))
+        for finding in BY_ACCURACY
+    }
 
 
 def _agreement(what: str, by_f1: str, by_map: str) -> Comparison:
@@ -117,12 +133,16 @@ def verdicts(
         effects are fractions.
     """
     rows, comparisons = [], []
+    pairs = by_both(evidence) if set(findings) & {*BY_ACCURACY, MapSaysTheSame()} else {}
     for finding in findings:
-        found = finding.verdict(evidence)
+        if isinstance(finding, MapSaysTheSame):
+            found = finding.together(pairs)
+        else:
+            found = pairs[finding.id][0] if finding.id in pairs else finding.verdict(evidence)
         rows.append(_row(finding, found))
         comparisons += [_comparison(finding.id, "F1", c) for c in found.comparisons]
         if finding in BY_ACCURACY:
-            by_map = finding.verdict(evidence.by_map)
+            by_map = pairs[finding.id][1]
             comparisons += [_comparison(finding.id, "mAP", c) for c in by_map.comparisons]
     names = list(_comparison("", "", Comparison(key=Key("", "", "", ""), metric="", verdict="")))
     return pd.DataFrame(rows), pd.DataFrame(comparisons, columns=names)

@@ -41,15 +41,14 @@ class Model:
 
 
 def exceeds(own: Model, rival: Model, by: float = 0.0) -> Outcome:
-    """Whether a score is above another; what no missing run could change is decided.
+    """Whether a score is above another; open unless both were chosen from all.
 
-    A missing run of the rival keeps it from holding, one of its own from failing.
+    A missing run may change either side in either direction: a model that is better on validation
+    takes the place of the chosen one and may be worse on test.
     """
     value, other = own.value, rival.value + by
-    verdict: bool | None = None
-    if not (math.isnan(value) or math.isnan(other) or value == other == -math.inf):
-        above = value > other
-        verdict = above if (rival if above else own).complete else None
+    unknown = math.isnan(value) or math.isnan(other) or value == other == -math.inf
+    verdict = None if unknown or not (own.complete and rival.complete) else value > other
     return Outcome(
         verdict=verdict,
         why="" if verdict is not None else own.why or rival.why,

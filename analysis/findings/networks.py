@@ -159,7 +159,10 @@ class AccuracyGains(Finding):
     def outcome(
         self, evidence: Evidence, setting: Setting, losses: list[str], seed: Any
     ) -> Outcome:
-        """The better of the model that promises most EPG and that which promises most IoU."""
+        """The better of the model that promises most EPG and that which promises most IoU.
+
+        Open while a run is missing: it may promise more, and not keep it on test.
+        """
         x = evidence.accuracy
         baseline = evidence.baselines.get((*setting, seed), {})
         names = [f"{split}_{m}" for split in ("val", "test") for m in (x, *LOCALIZATION)]
@@ -183,8 +186,8 @@ class AccuracyGains(Finding):
         holds, gain, accuracy, result = max(found)
         untested = "not tested" if math.isnan(gain) or math.isnan(accuracy) else ""
         return Outcome(
-            verdict=None if not holds and (why or untested) else holds,
-            why="" if holds else why or untested,
+            verdict=None if why or (untested and not holds) else holds,
+            why=why or ("" if holds else untested),
             effect=gain,
             accuracy=accuracy,
             results=(result, baseline["result_id"]),

@@ -15,10 +15,14 @@ ENDS = ("input", "final")
 """The layers of the main paper."""
 NETWORKS = {
     VANILLA: ("resnet*", "small_resnet*"),
-    XDNN: ("xresnet*", "small_xresnet*", "fixup_*", "small_fixup_*"),
+    XDNN: ("xresnet*", "small_xresnet*"),
     BCOS: ("bcos_*", "small_bcos_*"),
 }
-"""Which networks, by name, stand for each kind; the paper's are of the size of ResNet-50."""
+"""Which networks, by name, stand for each kind. Fixup networks have biases: they are no X-DNN."""
+PAPERS = ("resnet50", "xresnet50", "bcos_resnet50")
+"""The paper's own networks."""
+LAMBDAS = 3
+"""How many lambdas the paper trained each loss with."""
 GRAD_CAM = "grad_cam"
 ATTRIBUTIONS = {VANILLA: "input_x_gradient", XDNN: "input_x_gradient", BCOS: "bcos"}
 """What the paper pairs each kind with; on an X-DNN, integrated gradients are input x gradient."""
@@ -54,14 +58,20 @@ def keys(
 
 
 def needs(missing: Collection[Key], expected: Collection[Key]) -> list[str]:
-    """What is missing, in as few words as can be: whole datasets, then networks, then details."""
+    """What is missing, in as few words as can be: whole datasets, then networks, then details.
+
+    Comparisons that are of no dataset are named alone.
+    """
     lacking = set(missing)
+    alone = [key.what for key in expected if not key.dataset and key in lacking]
+    expected = [key for key in expected if key.dataset]
     whole = [
         dataset
         for dataset in dict.fromkeys(key.dataset for key in expected)
         if all(key in lacking for key in expected if key.dataset == dataset)
     ]
-    said = [f"all on {' and '.join(whole)}"] if whole else []
+    said = [", ".join(alone)] if alone else []
+    said += [f"all on {' and '.join(whole)}"] if whole else []
     cells = dict.fromkeys(key[:3] for key in expected if key.dataset not in whole)
     for dataset, kind, layer in cells:
         here = [key for key in expected if key[:3] == (dataset, kind, layer)]

@@ -29,10 +29,10 @@ CELL = (
     "setting",
 )
 """What runs have in common that are averaged; ``setting`` is conventional or reversed."""
-COLUMNS = ("result_id", *CELL, "seed", "subset", "overall", "g3")
-"""One row per training: ``loss`` may be BASELINE, of which only dataset, network, setting, seed and
-the accuracies are read; ``overall`` and ``g3`` are accuracies on test, NaN where a training has not
-finished."""
+COLUMNS = ("result_id", "baseline", *CELL, "seed", "subset", "overall", "g3")
+"""One row per training: ``baseline`` is the result id of the one that it is compared with; ``loss``
+may be BASELINE, of which only result id, setting and the accuracies are read; ``overall`` and
+``g3`` are accuracies on test, NaN where a training has not finished."""
 FRACTION = 0.01
 """The share of training images whose boxes the paper uses."""
 SETTINGS = ("conventional", "reversed")
@@ -111,9 +111,9 @@ class GuidanceUnlearnsPlaces(Finding):
             cell: dict[str, Any] = dict(zip(CELL, values, strict=True))
             kind, layer = kind_of(cell["network"]), cell["layer"]
             loss, setting = cell["loss"], cell["setting"]
-            common = ["dataset", "network", "setting"]
-            same = (rows[common] == [cell[name] for name in common]).all(axis=1)
-            baselines = rows[same & (rows["loss"] == BASELINE)].drop_duplicates("result_id")
+            same = (rows["loss"] == BASELINE) & (rows["setting"] == setting)
+            own = rows[same & rows["result_id"].isin(runs["baseline"])]
+            baselines = own.drop_duplicates("result_id")
             share = cell["annotated_fraction"]
             boxes = "" if share == FRACTION else f" ({100 * share:g} % annotated)"
             for accuracy in ACCURACIES:
@@ -143,8 +143,8 @@ def waterbirds_rows(outcomes: pd.DataFrame, trained: pd.DataFrame) -> pd.DataFra
 
     Args:
         outcomes: one row per finished training, baselines (loss BASELINE) in each setting that
-            something is guided in: CELL, lambda_loc, seed, ``annotation_seed``, ``accuracy`` and
-            ``accuracy_g3`` on test.
+            something is guided in: result_id, ``baseline``, CELL, lambda_loc, seed,
+            ``annotation_seed``, ``accuracy`` and ``accuracy_g3`` on test.
         trained: every guided training, whatever its status, without accuracies.
     """
     unfinished = trained[~trained["result_id"].isin(outcomes["result_id"])]
@@ -170,16 +170,19 @@ def against_baseline(
 ) -> Comparison:
     """Whether the mean over runs is above the mean over baselines; a missing run leaves it open.
 
-    The deviation is that of the runs' gains, each over the baseline of its seed (over the mean of
-    baselines where its seed has none).
+    The deviation is that of the runs' gains, each over its own baseline.
+
+    Args:
+        runs: rows of one cell.
+        baselines: theirs, once each.
     """
     own, reference = runs[accuracy].astype(float), baselines[accuracy].astype(float)
-    of_seed = baselines.groupby("seed")[accuracy].mean()
-    gains = own - runs["seed"].map(of_seed).fillna(reference.mean()).astype(float)
+    of_result = baselines.set_index("result_id")[accuracy].astype(float)
+    gains = own - runs["baseline"].map(of_result).astype(float)
     effect, why = own.mean(skipna=False) - reference.mean(skipna=False), ""
     if own.isna().any():
         why = f"{own.isna().sum()} of {len(own)} runs missing"
-    elif baselines.empty or reference.isna().any():
+    elif reference.isna().any() or not runs["baseline"].isin(baselines["result_id"]).all():
         why = "no baseline, or not all of them"
     return Comparison(
         key=key,

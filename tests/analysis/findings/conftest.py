@@ -18,6 +18,7 @@ Point = tuple[float, float, float]
 """F1, EPG, IoU."""
 NETWORKS = {"vanilla": "resnet50", "xdnn": "xresnet50", "bcos": "bcos_resnet50"}
 METHODS = {"vanilla": "input_x_gradient", "xdnn": "input_x_gradient", "bcos": "bcos"}
+LAMBDAS = (1.0, 2.0, 3.0)
 BASE: Point = (0.80, 0.30, 0.20)
 
 
@@ -85,11 +86,11 @@ class Trainings:
         layers: Sequence[str] = ("input", "final"),
         datasets: Sequence[str] = ("voc2007", "coco2014"),
     ) -> Trainings:
-        """The same curves for every dataset and kind of network."""
+        """The same curves for every dataset, kind of network and lambda."""
         for dataset, kind, layer in product(datasets, NETWORKS, layers):
             self.base(kind, layer, dataset=dataset)
-            for loss, curve in points.items():
-                self.curve(kind, layer, loss, curve, dataset=dataset)
+            for (loss, curve), weight in product(points.items(), LAMBDAS):
+                self.curve(kind, layer, loss, curve, dataset=dataset, lambda_loc=weight)
         return self
 
     def change(self, where: Mapping[str, Any], **values: Any) -> Trainings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import pytest
@@ -9,14 +10,15 @@ import pytest
 from analysis.findings.annotations import EnergyBearsCoarseBoxes, FewAnnotationsDo
 
 R7, R8 = FewAnnotationsDo(), EnergyBearsCoarseBoxes()
+LAMBDAS = (0.001, 0.005, 0.01)
 
 
 def shares(trainings: Any, few: float = 0.40, some: float = 0.58, everything: float = 0.6) -> Any:
     for fraction, epg in ((0.01, few), (0.1, some), (1.0, everything)):
         trainings.base("bcos", "input", annotated_fraction=fraction)
-        for loss, lead in (("energy", 0.0), ("l1", -0.1)):
+        for (loss, lead), weight in product((("energy", 0.0), ("l1", -0.1)), LAMBDAS):
             point = (0.79, epg + lead, 0.2)
-            where = {"annotated_fraction": fraction, "lambda_loc": 0.005 / fraction}
+            where = {"annotated_fraction": fraction, "lambda_loc": weight / fraction}
             trainings.curve("bcos", "input", loss, [point], **where)
     return trainings
 
@@ -61,7 +63,7 @@ def test_share_without_full_annotation_cannot_be_compared(trainings: Any) -> Non
 def test_failed_run_leaves_the_similarity_open(trainings: Any) -> None:
     shares(trainings).change({"annotated_fraction": 0.1, "loss": "energy"}, status="FAILED")
     found = trainings.only(R7, R7.similar)
-    assert (found.verdict, found.why) == ("undecided", "Energy: 1 of 1 runs missing")
+    assert (found.verdict, found.why) == ("undecided", "Energy: 3 of 3 runs missing")
 
 
 STEPS = (0.0, 0.1, 0.25, 0.5)
@@ -71,9 +73,9 @@ def dilated(trainings: Any, **ways: tuple[float, float, float, float]) -> Any:
     usual = {"energy": (0.60, 0.60, 0.59, 0.59), "l1": (0.50, 0.48, 0.46, 0.44)} | ways
     for i, dilation in enumerate(STEPS):
         trainings.base("bcos", "input", dilation=dilation)
-        for loss, way in usual.items():
-            point = (0.79, way[i], way[i] - 0.1)
-            trainings.curve("bcos", "input", loss, [point], dilation=dilation)
+        for (loss, way), weight in product(usual.items(), LAMBDAS):
+            point, where = (0.79, way[i], way[i] - 0.1), {"dilation": dilation}
+            trainings.curve("bcos", "input", loss, [point], lambda_loc=weight, **where)
     return trainings
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import pandas as pd
 import pytest
 
 from analysis.findings.evidence import Evidence
-from analysis.findings.finding import Key, at_least, every
+from analysis.findings.finding import Key, Verdict, at_least, every
 from analysis.findings.guidance import FINDINGS, MapSaysTheSame, verdicts
+from analysis.findings.losses import EnergyLeadsEpg
 from analysis.findings.paper_grid import is_paired, keys, kind_of, needs
 from analysis.findings_report import (
     comparisons_table,
@@ -57,7 +59,7 @@ def test_share_is_decided_however_the_open_ones_turn_out(
         ("small_resnet", "vanilla"),
         ("xresnet50", "xdnn"),
         ("small_xresnet", "xdnn"),
-        ("fixup_resnet50", "xdnn"),
+        ("fixup_resnet50", "fixup_resnet50"),
         ("bcos_resnet50", "bcos"),
         ("small_bcos_resnet", "bcos"),
         ("vgg16", "vgg16"),
@@ -83,6 +85,27 @@ def test_what_is_missing_is_said_in_few_words() -> None:
     assert needs([Key("a", "x", "final", w) for w in "12"], expected) == ["x at final on a"]
     assert needs([Key("b", "y", "final", "2")], expected) == ["2: y at final on b"]
     assert needs([], expected) == []
+    assert needs([Key("", "", "", "R2")], R10.expected()) == ["R2"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"network": "resnet18"}, {"network": "small_resnet"}, {"variant": "epochs=8"}, {"lambdas": 2}],
+)
+def test_grid_counts_the_papers_trainings_alone(trainings: Any, changes: dict[str, Any]) -> None:
+    own = {name: value for name, value in changes.items() if name != "lambdas"}
+    for kept in (False, True):
+        weights = range(1, 1 + (3 if kept else changes.get("lambdas", 3)))
+        for (loss, points), weight in product(POINTS.items(), weights):
+            where = {} if kept else own
+            trainings.curve("vanilla", "final", loss, points, lambda_loc=weight, **where)
+        found = trainings.judged(EnergyLeadsEpg())
+        assert (found.on_runs, 36 - len(found.missing)) == ("holds", int(kept))
+    # what is not the paper's cannot make its sentence fail
+    if own:
+        trainings.change({**own, "loss": "l1"}, val_epg=0.9, test_epg=0.9)
+        found = trainings.judged(EnergyLeadsEpg())
+        assert (found.on_runs, found.on_grid) == ("fails", "undecided")
 
 
 def test_map_says_the_same_until_one_verdict_turns(trainings: Any) -> None:
@@ -94,6 +117,7 @@ def test_map_says_the_same_until_one_verdict_turns(trainings: Any) -> None:
     assert said["R1"] == "F1: holds, mAP: holds"
     assert said.keys() == {"R1", "R2", "R5", "R6"}  # no runs for R3 and R4
     assert (found.on_runs, found.on_grid) == ("holds", "undecided")
+    assert needs(found.missing, R10.expected()) == ["R1, R2, R3, R4, R5, R6"]
     trainings.change({"loss": "l1"}, val_map=0.9, test_map=0.9)
     found = trainings.judged(R10)
     assert {c.key.what: c.why for c in found.comparisons}["R1"] == "F1: holds, mAP: fails"
@@ -113,8 +137,8 @@ def test_map_counts_tested_epochs_alone(trainings: Any) -> None:
 def frames(trainings: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
     for seed in (0, 1):
         trainings.base("vanilla", "final", seed=seed)
-        for loss, points in POINTS.items():
-            trainings.curve("vanilla", "final", loss, points, seed=seed)
+        for (loss, points), weight in product(POINTS.items(), (1.0, 2.0, 3.0)):
+            trainings.curve("vanilla", "final", loss, points, seed=seed, lambda_loc=weight)
     return verdicts(trainings.evidence())
 
 
@@ -172,6 +196,30 @@ def test_sentences_are_three_lines(frames: tuple[pd.DataFrame, pd.DataFrame]) ->
     )
     assert second.startswith("The paper says (R2): L1 leads IoU at the final layer.")
     assert "no runs for R3, R4, R7" in all_
+
+
+def test_nothing_is_judged_more_often_than_it_must(
+    trainings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged = []
+    verdict = EnergyLeadsEpg.verdict
+
+    def counted(finding: EnergyLeadsEpg, evidence: Evidence) -> Verdict:
+        judged.append(evidence.accuracy)
+        return verdict(finding, evidence)
+
+    monkeypatch.setattr(EnergyLeadsEpg, "verdict", counted)
+    trainings.curve("vanilla", "final", "energy", POINTS["energy"])
+    verdicts(trainings.evidence())
+    assert judged == ["f1", "map"]
+
+
+def test_every_metric_of_a_comparison_has_a_title(trainings: Any) -> None:
+    trainings.base("vanilla", "final")
+    for loss, points in POINTS.items():
+        trainings.curve("vanilla", "final", loss, points, test_on_object_epg=0.5)
+    table = comparisons_table(verdicts(trainings.evidence())[1])
+    assert table.loc[table["finding"] == "R3", "metric"].tolist() == ["EPG on objects"] * 2
 
 
 def test_no_runs_are_no_verdicts() -> None:

@@ -30,13 +30,15 @@ def table(**changes: Any) -> pd.DataFrame:
     for setting in ("conventional", "reversed"):
         for seed in (0, 1):
             start = {**usual, "loss": BASELINE, "setting": setting, "seed": seed}
+            start |= {"result_id": f"base{seed}", "baseline": f"base{seed}"}
             rows.append({**start, "overall": 0.68 + 0.02 * seed, "g3": 0.4})
             for loss in ("energy", "l1"):
                 for subset in (0, 1):
                     own = {"loss": loss, "setting": setting, "seed": seed, "subset": subset}
+                    own |= {"result_id": f"r{len(rows)}", "baseline": f"base{seed}"}
                     scores = {"overall": 0.70 + 0.02 * seed + 0.01 * subset, "g3": 0.5}
                     rows.append({**usual, **own, **scores})
-    frame = pd.DataFrame(rows).assign(result_id=[f"r{i}" for i in range(len(rows))])
+    frame = pd.DataFrame(rows)
     for name, value in changes.items():
         frame.loc[(frame["loss"] == "l1") & (frame["setting"] == "reversed"), name] = value
     return frame.reindex(columns=list(COLUMNS))
@@ -82,6 +84,21 @@ def test_without_baselines_nothing_is_decided() -> None:
     assert {c.verdict for c in found.comparisons} == {"undecided"}
 
 
+def test_baselines_that_nothing_was_guided_from_do_not_count() -> None:
+    frame = table()
+    others = frame[frame["loss"] == BASELINE].assign(result_id="other", baseline="other")
+    found = judged(pd.concat([frame, others.assign(overall=0.99, g3=0.99)]))
+    assert found.on_runs == "holds"
+    assert found.comparisons[0].against == pytest.approx(0.69)
+
+
+def test_run_without_its_baseline_leaves_its_cell_open() -> None:
+    frame = table(baseline="gone")
+    found = judged(frame)
+    assert [c.verdict for c in found.comparisons].count("undecided") == 2
+    assert found.comparisons[-1].why == "no baseline, or not all of them"
+
+
 def test_other_cells_stand_beside_and_decide_nothing() -> None:
     found = judged(table().assign(network="resnet50", attribution="input_x_gradient"))
     assert (found.on_runs, found.note) == (
@@ -92,6 +109,14 @@ def test_other_cells_stand_beside_and_decide_nothing() -> None:
 
 def test_other_share_of_boxes_is_not_the_papers() -> None:
     found = judged(table().assign(annotated_fraction=0.1))
+    assert (found.on_runs, found.on_grid, len(found.missing)) == ("holds", "undecided", 8)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"network": "small_bcos_resnet"}, {"variant": "lambda_loc=0.1"}]
+)
+def test_other_trainings_are_not_of_the_papers_grid(changes: dict[str, str]) -> None:
+    found = judged(table().assign(**changes))
     assert (found.on_runs, found.on_grid, len(found.missing)) == ("holds", "undecided", 8)
 
 
