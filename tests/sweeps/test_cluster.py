@@ -76,8 +76,11 @@ class TestOnACluster:
 class Nodes:
     """Ray as far as the check of shared folders asks it: some nodes, one of which may be blind."""
 
-    def __init__(self, *names: str, blind: str = ""):
-        self._names, self._blind = names, blind
+    def __init__(self, *names: str, blind: str = "", driver: str = ""):
+        self._names, self._blind, self._driver = names, blind, driver or names[0]
+
+    def get_runtime_context(self) -> SimpleNamespace:
+        return SimpleNamespace(get_node_id=lambda: self._driver)
 
     def nodes(self) -> list[dict[str, object]]:
         return [{"NodeID": n, "Alive": True, "Resources": {"CPU": 2.0}} for n in self._names]
@@ -121,6 +124,22 @@ def test_a_folder_that_one_node_does_not_see_is_refused_with_the_remedy(check, t
 
 def test_one_node_may_keep_everything_to_itself(check):
     check(Nodes("one", blind="one"), "sqlite:///mlflow.db")
+
+
+def test_a_head_without_work_counts_where_the_driver_is_on_it(check):
+    check(Nodes("one", driver="head"))
+    with pytest.raises(ValueError, match="SQLite serves one node and the cluster has 2"):
+        check(Nodes("one", driver="head"), "sqlite:///mlflow.db")
+
+
+def test_read_only_data_need_only_be_seen(check, tmp_path, monkeypatch):
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "read-only", str(path))
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    check(Nodes("one", "two"))
+    with pytest.raises(ValueError, match="is not visible on 1 of 2 nodes"):
+        check(Nodes("one", "two", blind="two"))
 
 
 def test_a_worker_with_other_code_refuses_with_the_reason(grid, monkeypatch, tmp_path):
