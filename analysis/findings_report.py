@@ -22,8 +22,8 @@ PAPER = (
     "fails if all seeds say so, and one seed is enough to say it, without a deviation. Everything "
     "is chosen on validation and compared on test, so a missing run of either side leaves it open; "
     f"fronts in steps of {100 * BINNING:g} points; 'best' is within {100 * TOLERANCE:g} points of "
-    "the baseline's F1. Effects are in points: the lowest and highest of the comparisons' means, and the largest "
-    "standard deviation over seeds."
+    "the baseline's F1. Effects are in points: the lowest and highest of the comparisons' means, "
+    "and the largest standard deviation over seeds."
 )
 BY_SETTING = "By setting, all of its comparisons together, without the exceptions R1 and R2 admit:"
 SHOWN = ("R1", "R2")
