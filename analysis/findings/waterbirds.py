@@ -170,11 +170,8 @@ def against_baseline(
 ) -> Comparison:
     """Whether the mean over runs is above the mean over baselines; a missing run leaves it open.
 
-    The deviation is that of the runs' gains, each over its own baseline.
-
-    Args:
-        runs: rows of one cell.
-        baselines: theirs, once each.
+    The deviation is that of the gains of runs, rows of one cell, each over its own baseline. These
+    are there once each.
     """
     own, reference = runs[accuracy].astype(float), baselines[accuracy].astype(float)
     of_result = baselines.set_index("result_id")[accuracy].astype(float)
