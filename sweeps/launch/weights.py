@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from trainables.checkpoint import write_bytes
 from trainables.result import Result
 from trainables.training import weights_path
 
@@ -31,10 +30,6 @@ def prune(results: Iterable[Result], front: Mapping[str, set[int]], storage: Pat
         last = max(map(int, summary.get("weights", {})), default=0)
         keep = {summary.get("epoch"), last} | front.get(result.result_id, set())
         kept = {weights_path(folder, epoch) for epoch in keep if epoch}
-        left = {e: sha for e, sha in summary.get("weights", {}).items() if int(e) in keep}
-        if left != summary.get("weights", {}):  # else its dependents would miss what is pruned
-            told = json.dumps(summary | {"weights": left}, indent=1)
-            write_bytes(folder / "result.json", told.encode())
         for path in (folder / "weights").glob("*"):  # what a crash left behind too
             if path not in kept:
                 path.unlink()
