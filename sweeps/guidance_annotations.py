@@ -24,7 +24,7 @@ from data_pipelines.digit_scenes import DigitScenes
 from data_pipelines.manifest import Manifest
 from sweeps.guidance_sweep import Grid, GuidanceSweep
 from sweeps.launch import launch
-from sweeps.recipes import BCOS, KINDS
+from sweeps.recipes import BCOS, KINDS, check_share
 from trainables.guided_training import GuidedTraining
 from trainables.result import Result
 
@@ -111,24 +111,16 @@ class GuidanceAnnotations(GuidanceSweep):
         if not self.fractions and not (self.dilations and self.dilated_layers):
             raise ValueError("give at least one of --fractions, or of --dilations")
         if isinstance(data, DigitScenes):  # it need not be generated to be counted
-            self.check_annotated(data.images("train"))
+            self.check_counts(data.images("train"))
 
     def check_data(self, manifest: Manifest) -> None:
         super().check_data(manifest)
-        self.check_annotated(manifest.images["train"])
+        self.check_counts(manifest.images["train"])
 
-    def check_annotated(self, images: int) -> None:
-        """Refuse shares that come to no image of a training split.
-
-        Raises:
-            ValueError: names the share and the least that is allowed.
-        """
+    def check_counts(self, images: int) -> None:
+        """Refuse shares that come to no image of a training split."""
         for fraction in self.fractions:
-            if int(fraction * images) < 1:
-                raise ValueError(
-                    f"--fractions {fraction:g}: of {images} training images none would be "
-                    f"annotated; give at least {math.ceil(1e4 / images) / 1e4:g}"
-                )
+            check_share("--fractions", fraction, images)
 
     def notes(self) -> list[str]:
         scaled = [f"{f:g}" for f in self.fractions if f != 1 and self.compensate]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -161,3 +162,16 @@ RECIPES: Mapping[str, Recipe] = {
     "coco2014": COCO,
 }
 """By the name of the dataset."""
+
+
+def check_share(flag: str, fraction: float, images: int) -> None:
+    """Refuse a share of annotated images that comes to none of a training split.
+
+    Raises:
+        ValueError: names the flag, the share and the least that is allowed.
+    """
+    if int(fraction * images) < 1:
+        raise ValueError(
+            f"{flag} {fraction:g}: of {images} training images none would be annotated; give at "
+            f"least {math.ceil(1e4 / images) / 1e4:g}"
+        )

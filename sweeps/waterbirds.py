@@ -24,6 +24,7 @@ import trainables.attribution
 import trainables.losses
 import trainables.models  # noqa: F401  (each registers its classes)
 from data_pipelines.dataset import Dataset
+from data_pipelines.manifest import Manifest
 from sweeps.launch import Findings, Sweep, launch
 from sweeps.networks import named_network, starting_files
 from sweeps.recipes import (
@@ -33,6 +34,7 @@ from sweeps.recipes import (
     VANILLA,
     VOC,
     XDNN,
+    check_share,
     kind_of,
     lambda_notes,
 )
@@ -155,6 +157,10 @@ class Waterbirds(Sweep):
                 f"--dataset {self.dataset} needs --data-root, the folder that holds metadata.csv"
             )
         return Dataset.named(self.dataset, root=self.data_root, **sizes)
+
+    def check_data(self, manifest: Manifest) -> None:
+        share = self.annotated_fraction or RECIPES[self.dataset].annotated_fraction
+        check_share("--annotated-fraction", share, manifest.images["train"])
 
     def small(self) -> Self:
         return replace(

@@ -3,6 +3,7 @@ from collections import Counter
 import pytest
 
 from data_pipelines.digit_scenes import DigitScenes
+from data_pipelines.manifest import Manifest, SplitSummary
 from data_pipelines.waterbirds import Waterbirds as Published
 from sweeps.waterbirds import Waterbirds
 from trainables.group_training import GroupEvaluation, GroupTraining
@@ -126,3 +127,10 @@ def test_the_notes_tell_each_losss_factor():
 def test_bad_data_are_refused_by_flag(flags, message):
     with pytest.raises(ValueError, match=message):
         Waterbirds(**flags).data()
+
+
+def test_a_share_that_comes_to_no_image_is_refused_once_these_are_counted(tmp_path):
+    sweep = Waterbirds(annotated_fraction=0.01)
+    counts = {"train": SplitSummary(99, 99, 99, {}, {})}
+    with pytest.raises(ValueError, match=r"--annotated-fraction 0\.01: of 99 .* at least 0\.0102"):
+        sweep.check_data(Manifest(tmp_path, {}, (), "", "", counts))
