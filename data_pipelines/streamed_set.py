@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -16,60 +15,21 @@ import ray.data
 from numpy.typing import ArrayLike, NDArray
 from ray.data import DataContext, ExecutionResources, TaskPoolStrategy
 
-from data_pipelines.class_map import is_wanted, pack_batch
+from data_pipelines.class_map import is_wanted
 from data_pipelines.dataset import Dataset
 from data_pipelines.image_set import ImageSet, assemble
-from data_pipelines.location import location, parquet_file, write_whole
+from data_pipelines.location import write_whole
 from data_pipelines.manifest import MAX_SKIPPED_FRACTION, Manifest
 from data_pipelines.order import WINDOWS
+from data_pipelines.shard_rows import Shards
 from data_pipelines.shards import ordered_execution, shard_firsts, shard_paths, write_shards
+from data_pipelines.survey import class_maps, damaged_images
 from data_pipelines.transforms import decode_batch
 
 BLOCK_BYTES = 8 * 2**20
 """Decoded pixels that a task hands over at once: 55 images of 224 px."""
 READ_AHEAD_BLOCKS = 8
 """Blocks, beyond two for each CPU, that may wait for the trial in the object store."""
-READER_THREADS = 8
-"""Shards that a task reads at once: an object store takes longer to answer than to send."""
-
-
-@dataclass(frozen=True)
-class Shards:
-    """The shards of one split."""
-
-    paths: tuple[str, ...]
-    firsts: tuple[int, ...]
-    """Row of the manifest that each begins with."""
-
-    def read(self, rows: NDArray[np.int64]) -> tuple[list[str], list[bytes]]:
-        """Ids and published bytes of some rows of the manifest, in the order asked for.
-
-        No other columns are read, and of each shard only the row groups that hold a wanted row.
-        """
-        holders = np.searchsorted(self.firsts, rows, side="right") - 1
-        ids, images = [""] * len(rows), [b""] * len(rows)
-
-        def read(holder: int) -> None:
-            wanted = np.flatnonzero(holders == holder)
-            table = read_shard_rows(self.paths[holder], rows[wanted] - self.firsts[holder])
-            columns = (table["image_id"].to_pylist(), table["image"].to_pylist())
-            for position, image_id, image in zip(wanted.tolist(), *columns, strict=True):
-                ids[position], images[position] = image_id, image
-
-        with ThreadPoolExecutor(READER_THREADS) as threads:
-            list(threads.map(read, np.unique(holders).tolist()))
-        return ids, images
-
-
-def read_shard_rows(path: str, rows: NDArray[np.int64]) -> pa.Table:
-    """Columns image_id and image of some rows of a shard, in the order asked for."""
-    with parquet_file(location(path)) as file:
-        sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-        ends = np.cumsum(sizes)
-        groups = np.unique(np.searchsorted(ends, rows, side="right")).tolist()
-        table = file.read_row_groups(groups, columns=["image_id", "image"], use_threads=False)
-    held = np.concatenate([np.arange(ends[group] - sizes[group], ends[group]) for group in groups])
-    return table.take(np.searchsorted(held, rows))
 
 
 @dataclass(frozen=True, eq=False)
@@ -305,55 +265,3 @@ def streamed(
         max_skipped_fraction=max_skipped_fraction,
     )
     return StreamedSplit(annotations, shards, cpus, decoded)
-
-
-def class_maps(shards: Shards, classes: int, size_px: int) -> tuple[list[bytes], list[str]]:
-    """Packed class maps of a split, in the order of ids, and what is wrong with each.
-
-    They stay in memory: a map of 224 px takes about 2 KB.
-    """
-    maps: list[bytes] = []
-    errors: list[str] = []
-    with ordered_execution():
-        items = [{"path": path} for path in shards.paths]
-        packed = ray.data.from_items(items, override_num_blocks=len(items)).flat_map(
-            partial(packed_maps, classes=classes, size_px=size_px)
-        )
-        for row in packed.iter_rows():
-            maps.append(row["class_map"])
-            errors.append(row["error"])
-    return maps, errors
-
-
-def packed_maps(item: dict[str, Any], classes: int, size_px: int) -> list[dict[str, Any]]:
-    """The task: class_map and error of each row of a shard."""
-    with parquet_file(location(item["path"])) as file:
-        table = file.read(columns=["segmentation", "width", "height"], use_threads=False)
-    sides = list(zip(table["width"].to_pylist(), table["height"].to_pylist(), strict=True))
-    packed = pack_batch(table["segmentation"].to_pylist(), sides, classes, size_px)
-    return [{"class_map": one, "error": error} for one, error in zip(*packed, strict=True)]
-
-
-def damaged_images(shards: Shards, images: int) -> dict[str, str]:
-    """Why each damaged image cannot be decoded, by image_id; all are decoded, on all free CPUs."""
-    items = [{"rows": window.tolist()} for window in WINDOWS.of(np.arange(images))]
-    with ordered_execution():
-        found = (
-            ray.data.from_items(items, override_num_blocks=len(items))
-            .map_batches(partial(find_damage, shards=shards), batch_size=1, batch_format="pyarrow")
-            .take_all()
-        )
-    return {row["image_id"]: row["error"] for row in found}
-
-
-def find_damage(items: pa.Table, shards: Shards) -> pa.Table:
-    """Rows of image_id and error, one for each damaged image of the windows."""
-    damaged: dict[str, str] = {}
-    for rows in items["rows"].to_pylist():
-        ids, images = shards.read(np.array(rows, dtype=np.int64))
-        for image_id, image in zip(ids, images, strict=True):
-            (error,) = decode_batch([image], 1)[1]
-            if error:
-                damaged[image_id] = error
-    names = pa.array(damaged.keys(), pa.string())
-    return pa.table({"image_id": names, "error": pa.array(damaged.values(), pa.string())})

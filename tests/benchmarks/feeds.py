@@ -201,8 +201,9 @@ def stream(flags: Feeds, folder: Path) -> None:
 
     from data_pipelines.image_set import ImageSet
     from data_pipelines.order import WINDOWS
+    from data_pipelines.shard_rows import Shards
     from data_pipelines.shards import IMAGES_PER_SHARD
-    from data_pipelines.streamed_set import Shards, StreamedSplit
+    from data_pipelines.streamed_set import StreamedSplit
 
     images, random = int(flags.child), np.random.default_rng(0)
     pictures = []
