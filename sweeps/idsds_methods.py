@@ -100,7 +100,7 @@ SAMPLE_METHODS: dict[str, dict[str, Any]] = {
     "smooth_grad_saliency": {"samples": 8},
 }
 """Fewer perturbed copies on the sample, whose images are small; said before it starts."""
-APART = ("sds", "idsds", "map_similarity", "class_sensitivity")
+APART = ("sds", "idsds", "map_similarity", "class_sensitivity", "network_response")
 """Protocols that are not asked for by name as they are: the deletion score is what the network is,
 and the others compare two networks or two classes."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import ClassVar
 
@@ -102,6 +102,33 @@ class Blur(Baseline):
         pad = self.size_px // 2
         across = functional.conv2d(images, row, padding=(0, pad), groups=channels)
         return functional.conv2d(across, row.mT, padding=(pad, 0), groups=channels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColorAndInverse(Baseline):
+    """A baseline of the color, followed by 1 minus it: what B-cos networks read.
+
+    Of zero it is black as these networks encode it, (0, 0, 0, 1, 1, 1).
+
+    Source: IDSDS (Hesse et al., 2024), whose code deletes before it adds the inverse.
+
+    Raises:
+        ValueError: at a call, the images have another number of channels than six.
+    """
+
+    name: ClassVar[str] = "color_and_inverse"
+
+    of: Baseline = field(default_factory=Zero, metadata={"short": "of"})
+    """Of the color, in [0, 1]."""
+
+    def images(self, batch: Batch) -> Tensor:
+        if batch.images.shape[1] != 6:
+            raise ValueError(
+                f"{self.key} needs images of color and inverse, six channels, and these have "
+                f"{batch.images.shape[1]}: take {self.of.key}"
+            )
+        color = self.of.images(replace(batch, images=batch.images[:, :3]))
+        return torch.cat([color, 1 - color], 1)
 
 
 @cache

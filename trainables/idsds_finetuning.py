@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
@@ -13,7 +14,7 @@ import trainables.metrics  # noqa: F401  (registers the metrics)
 from data_pipelines.dataset import Dataset
 from data_pipelines.image_set import ImageSet
 from data_pipelines.patches import Patches, cell_sides, deleted_pixels
-from trainables.baselines import Baseline, Zero
+from trainables.baselines import Baseline, ColorAndInverse, Zero
 from trainables.batch import Batch
 from trainables.classifier_training import ClassifierTraining, classification_loss, single_labels
 from trainables.metrics.metric import Undefined
@@ -25,11 +26,12 @@ from trainables.metrics.single_deletion import (
     SingleDeletion,
     corrupted_accuracy,
 )
-from trainables.models.network import Model, evaluating
+from trainables.models.bcos_network import BcosNetwork
+from trainables.models.network import Model, Network, evaluating
 from trainables.passes import Passes
 from trainables.result import Result
-from trainables.scoring import batches, score
-from trainables.training import DELETED, FromClassifier, Losses, best_epoch, restore
+from trainables.scoring import BATCH_SIZE, batches, score
+from trainables.training import DELETED, HELD_OUT, FromClassifier, Losses, best_epoch, restore
 from trainables.trial import Trial
 
 
@@ -67,9 +69,11 @@ class IdsdsFinetuning(FromClassifier):
     """Epochs after which the learning rate falls. 10 in the paper."""
     step_factor: float = 0.1
     """By what it is multiplied then. 0.1 in the paper."""
-    kept_epoch: Literal["last", "best"] = "last"
-    """Whose weights are the result. The authors' code takes the best accuracy on the split that
-    it then reports."""
+    kept_epoch: Literal["last", "held_out", "best"] = "last"
+    """Whose weights are the result: the last, the best on images that are held out of training, or
+    the best on the validation split, which the authors' code then reports."""
+    held_out_share: float = 0.1
+    """Share of the training images that select where ``kept_epoch`` says so. Ours."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -83,6 +87,16 @@ class IdsdsFinetuning(FromClassifier):
                 f"step_epochs = {self.step_epochs}, step_factor = {self.step_factor}: the step "
                 "must be at least 1 epoch, the factor must lie in (0, 1]"
             )
+
+        if not 0 < self.held_out_share < 1:
+            raise ValueError(
+                f"held_out_share = {self.held_out_share}: must lie between 0 and 1, both excluded"
+            )
+
+    @property
+    def selected_by(self) -> str:
+        """The metric whose highest value tells the best epoch."""
+        return "held_out/accuracy" if self.kept_epoch == "held_out" else "val/accuracy"
 
     @property
     def label(self) -> str:
@@ -141,7 +155,14 @@ class IdsdsFinetuning(FromClassifier):
 
     def keeps(self, history: list[dict[str, float]]) -> set[int]:
         """The best epoch on validation and the last."""
-        return {best_epoch(history, "val/accuracy"), len(history)}
+        return {best_epoch(history, self.selected_by), len(history)}
+
+    def held_out(self, trial: Trial, images: int) -> np.ndarray:
+        """A share drawn by seed, if it is to select the epoch."""
+        if self.kept_epoch != "held_out":
+            return super().held_out(trial, images)
+        order = trial.generator(HELD_OUT).permutation(images)
+        return np.sort(order[: math.ceil(self.held_out_share * images)])
 
     def compute(self, trial: Trial) -> None:
         images = trial.images("train")
@@ -161,13 +182,18 @@ class IdsdsFinetuning(FromClassifier):
             loss.backward()
             return {"loss": loss.item()}
 
+        selecting = self.held_out(trial, len(images))
+
         def evaluate() -> dict[str, float]:
-            return score(model, validation, trial.device).as_metrics("val")
+            metrics = score(model, validation, trial.device).as_metrics("val")
+            if len(selecting):
+                metrics["held_out/accuracy"] = accuracy(model, images, selecting, trial.device)
+            return metrics
 
         state = self.fit(trial, model, step, evaluate)
-        best = best_epoch(state.history, "val/accuracy")
+        best = best_epoch(state.history, self.selected_by)
         summary = {
-            "epoch": best if self.kept_epoch == "best" else state.epoch,
+            "epoch": state.epoch if self.kept_epoch == "last" else best,
             "weights": state.notes["weights"],
         }
         restore(trial, self, summary, summary["epoch"], model)
@@ -206,6 +232,17 @@ class IdsdsFinetuning(FromClassifier):
         return np.concatenate(correct)
 
 
+def accuracy(model: Model, images: ImageSet, chosen: np.ndarray, device: torch.device) -> float:
+    """Share of the chosen images of one class each that are classified correctly."""
+    correct = 0
+    parts = np.split(chosen, range(BATCH_SIZE, len(chosen), BATCH_SIZE))
+    with evaluating(model.module), torch.no_grad(), images.expecting(parts):
+        for part in parts:
+            logits = model.module(model.encode(torch.from_numpy(images.images(part)).to(device)))
+            correct += int((logits.argmax(1).cpu().numpy() == images.labels[part].argmax(1)).sum())
+    return correct / len(chosen)
+
+
 def draw_deletions(
     trial: Trial, patches: int, epoch: int, images: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -217,8 +254,13 @@ def draw_deletions(
     return draws.integers(patches, size=images), draws.integers(2, size=images).astype(bool)
 
 
+def as_read_by(network: Network, baseline: Baseline) -> Baseline:
+    """The baseline in the channels that a network reads; B-cos networks read the inverse, too."""
+    return ColorAndInverse(of=baseline) if isinstance(network, BcosNetwork) else baseline
+
+
 def deletion_protocol(
-    training: Result,
+    training: Training,
     patches: Patches = 16,
     baseline: Baseline | None = None,
     *,
@@ -239,7 +281,7 @@ def deletion_protocol(
     Raises:
         ValueError: the protocol that is asked for does not fit; says what is missing.
     """
-    image = Zero() if baseline is None else baseline
+    image = as_read_by(training.architecture, Zero()) if baseline is None else baseline
     family: dict[str, type[SingleDeletion]] = {"sds": Sds, "idsds": Idsds}
     fits = "idsds" if knows(training, patches, image) else "sds"
     protocol = family[name or fits](

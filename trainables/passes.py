@@ -287,6 +287,8 @@ class Passes:
             masks=None if parent.masks is None else parent.masks[of],
             segments=None if parent.segments is None else parent.segments[of],
         )
+        if model is not None:
+            self._root._watch(model)
         return Passes(model or self.model, batch, create_graph=self.create_graph, parent=self)
 
     def _forward(self) -> tuple[Arrangement, Tensor]:
@@ -374,6 +376,9 @@ class Passes:
     def _watch(self, model: Model) -> None:
         """Count the passes of a model, whoever calls it; each hook first keeps, then counts."""
         if model.module in self._handles:
+            return
+        if any(part in self._handles for part in model.module.modules()):
+            self._handles[model.module] = []  # a wrapper: what it holds is watched already
             return
 
         def entered(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
@@ -20,6 +23,7 @@ from data_pipelines.image_set import ImageSet
 from data_pipelines.manifest import MAX_SKIPPED_FRACTION, check_skipped
 from trainables.attribution.attribution import Attribution
 from trainables.batch import Batch
+from trainables.checkpoint import write_bytes
 from trainables.evaluator import Evaluator
 from trainables.example_maps import chosen_examples, keep_maps, leave_examples
 from trainables.idsds_finetuning import check_deletion_protocol
@@ -271,6 +275,7 @@ def conclude(
     metrics: dict[str, float] = {"images": float(len(wanted))}
     metrics["skipped_images"] = float(len(skipped))
     curves: dict[str, np.ndarray] = {}
+    files: dict[str, str] = {}
     for protocol in result.protocols:
         mine = rows.filter(np.asarray(rows["protocol_key"]) == protocol.key)
         scores, traces = mine["score"].to_numpy(), traces_of(mine)
@@ -282,11 +287,47 @@ def conclude(
             mean = mean_curve(traces)
             if len(mean):
                 curves[protocol.key] = np.hstack([np.array(protocol.steps)[:, None], mean])
+        if protocol.leaves_traces and traces is not None:
+            files[traces_name(protocol)] = leave_traces(trial, protocol, mine, traces)
     pq.write_table(rows.drop(["trace"]), trial.artifacts / "rows.parquet")
     if curves:
         with (trial.artifacts / "curves.npz").open("wb") as file:
             np.savez(file, **curves)  # type: ignore[arg-type]
     leave_examples(parts / "maps", result.attribution.key, trial.artifacts / "examples.npz")
     trial.report(1, metrics)
-    trial.finish({"images": len(wanted), "skipped": sorted(skipped)})
+    trial.finish({"images": len(wanted), "skipped": sorted(skipped), "files": files})
     return "", ""
+
+
+def leave_traces(trial: Trial, protocol: Metric, rows: pa.Table, traces: np.ndarray) -> str:
+    """Keep the traces of a protocol for other results; returns the sha256 of the file."""
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        image_ids=np.array(rows["image_id"].to_pylist(), dtype=np.str_),
+        targets=rows["target"].to_numpy(),
+        scores=rows["score"].to_numpy(),
+        traces=traces.astype(np.float32),
+    )
+    write_bytes(trial.folder / traces_name(protocol), buffer.getvalue())
+    return hashlib.sha256(buffer.getvalue()).hexdigest()
+
+
+def kept_traces(
+    trial: Trial, evaluation: ProtocolEvaluation, protocol: Metric
+) -> dict[str, np.ndarray]:
+    """What `leave_traces` kept: image_ids (N,), targets (N,), scores (N,), traces (N, S).
+
+    Raises:
+        FileNotFoundError: the evaluation has left nothing.
+    """
+    path = trial.storage / evaluation.result_id / traces_name(protocol)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: {evaluation.label} has left no traces; launch it again")
+    with np.load(path) as file:
+        return dict(file)
+
+
+def traces_name(protocol: Metric) -> str:
+    """File of a protocol's traces in the folder of the evaluation."""
+    return f"{protocol.key}.npz"

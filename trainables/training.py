@@ -32,7 +32,7 @@ from trainables.trial import DivergedError, Trial
 if TYPE_CHECKING:
     from trainables.classifier_training import ClassifierTraining
 
-SHUFFLE, TARGETS, DELETED = 1, 2, 3
+SHUFFLE, TARGETS, DELETED, HELD_OUT = 1, 2, 3, 4
 """Streams of random numbers: (seed, stream, epoch)."""
 
 ConfigurationT = TypeVar("ConfigurationT", bound=Configuration)
@@ -106,6 +106,10 @@ class Training(Result):
     def keeps(self, history: list[dict[str, float]]) -> set[int]:
         """Epochs (from 1) whose weights must be kept, given the metrics so far."""
 
+    def held_out(self, trial: Trial, images: int) -> np.ndarray:
+        """Training images that no step sees, as indices; by default none."""
+        return np.empty(0, dtype=np.int64)
+
     def optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
         """What updates the weights; its learning rate is set anew at each epoch."""
         return torch.optim.Adam(module.parameters(), lr=self.learning_rate)
@@ -173,6 +177,7 @@ class Training(Result):
             order = WINDOWS.shuffled(images.rows, random)
         else:
             order = random.permutation(len(images))
+        order = order[~np.isin(order, self.held_out(trial, len(images)))]
         starts = list(range(0, len(order), self.batch_size))
         if len(starts) > 1 and len(order) - starts[-1] < self.workers:
             del starts[-1]

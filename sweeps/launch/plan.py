@@ -95,8 +95,10 @@ def has_files(result: Result, storage: Path) -> bool:
     folder = storage / result.result_id
     if not (folder / "result.json").exists():
         return False
-    weights = json.loads((folder / "result.json").read_text()).get("weights", {})
+    summary = json.loads((folder / "result.json").read_text())
+    weights = summary.get("weights", {})
     files = {weights_path(folder, int(epoch)): sha for epoch, sha in weights.items()}
+    files |= {folder / name: sha for name, sha in summary.get("files", {}).items()}
     return all(path.exists() and sha256_of(path) == sha for path, sha in files.items())
 
 

@@ -115,7 +115,10 @@ def choose(
     refused: dict[str, str] = {}
     for name in names:
         if name != "all" and name not in SETS:
-            method = adapt(Attribution.named(name))
+            cls = Attribution.class_named(name)
+            if not has_defaults(cls):
+                raise ValueError(f"{name} is no method by itself: it needs another one to act on")
+            method = adapt(cls())
             try:
                 method.check(network)
             except ValueError as reason:
@@ -135,8 +138,9 @@ def choose(
 
 def with_defaults() -> list[Attribution]:
     """The registered methods whose fields all have defaults, by name."""
-    return [
-        cls()
-        for _, cls in sorted(Attribution.registered.items())
-        if not any(default_of(f) is MISSING for f, _ in annotated_fields(cls))
-    ]
+    return [cls() for _, cls in sorted(Attribution.registered.items()) if has_defaults(cls)]
+
+
+def has_defaults(cls: type[Attribution]) -> bool:
+    """Whether a method needs nothing to be told."""
+    return not any(default_of(f) is MISSING for f, _ in annotated_fields(cls))

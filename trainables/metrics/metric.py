@@ -43,6 +43,9 @@ class Metric(Configuration, ABC, family=True):
     requires: ClassVar[tuple[Annotation, ...]] = ()
     """What a batch must know: boxes or a mosaic's cells (``masks``), ``segments``, ``labels``."""
 
+    leaves_traces: ClassVar[bool] = False
+    """Whether what lies behind the scores is kept for other results to read."""
+
     undefined: Undefined = "drop"
     """What an undefined row counts as: nothing, 0, the chance level, the worst of the range."""
 

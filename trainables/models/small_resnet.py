@@ -13,7 +13,7 @@ from trainables.models.network import Network
 
 @dataclass(frozen=True, kw_only=True)
 class SmallResNet(Network):
-    """Torchvision's ResNet with one basic block a stage, narrow, and a stem for small images.
+    """Torchvision's ResNet with few basic blocks a stage, narrow, and a stem for small images.
 
     The stem keeps half the resolution (one strided 3x3 convolution, no pooling) and the last stage
     does not
@@ -27,20 +27,22 @@ class SmallResNet(Network):
 
     width: int = 16
     """Channels of the first stage; the stages have 1, 2, 4 and 4 times as many."""
+    blocks: int = 1
+    """Blocks of each stage, of two convolutions each."""
 
     def module(self, classes: int) -> nn.Module:
         """About 150,000 parameters at width 16 and 10 classes."""
         from torchvision.models.resnet import BasicBlock, ResNet  # only here: it takes seconds
 
         net = ResNet(BasicBlock, [1, 1, 1, 1], num_classes=classes)
-        width = self.width
+        width, blocks = self.width, self.blocks
         net.conv1 = nn.Conv2d(3, width, 3, stride=2, padding=1, bias=False)
         net.bn1 = nn.BatchNorm2d(width)
         net.maxpool = nn.Identity()
         net.inplanes = width
-        net.layer1 = net._make_layer(BasicBlock, width, 1, stride=2)
-        net.layer2 = net._make_layer(BasicBlock, 2 * width, 1, stride=2)
-        net.layer3 = net._make_layer(BasicBlock, 4 * width, 1)
-        net.layer4 = net._make_layer(BasicBlock, 4 * width, 1)
+        net.layer1 = net._make_layer(BasicBlock, width, blocks, stride=2)
+        net.layer2 = net._make_layer(BasicBlock, 2 * width, blocks, stride=2)
+        net.layer3 = net._make_layer(BasicBlock, 4 * width, blocks)
+        net.layer4 = net._make_layer(BasicBlock, 4 * width, blocks)
         net.fc = nn.Linear(4 * width, classes)
         return net

@@ -28,9 +28,11 @@ from tests.trainables.networks import (
     tiny_vit,
     tiny_windows,
 )
+from trainables.attribution.after_softmax import AfterSoftmax
 from trainables.attribution.attribution import Attribution
 from trainables.attribution.cam import GradCam
 from trainables.attribution.from_files import FromFiles
+from trainables.attribution.gradient import InputXGradient
 from trainables.attribution.integrated_gradients import SmoothGradIntegratedGradients
 from trainables.attribution.lime import Lime
 from trainables.attribution.occlusion import Occlusion
@@ -88,6 +90,7 @@ KINDS = {
     "vit": Kind(tiny_vit, SmallViT(), "blocks.2.attn"),
 }
 EXAMPLES: dict[str, Callable[[], Attribution]] = {
+    "after_softmax": lambda: AfterSoftmax(of=InputXGradient()),
     "from_files": lambda: FromFiles(path=str(GOLDEN / "maps.safetensors")),
     "lime": lambda: Lime(samples=60, segmentation=Grid(cells=4)),
     "occlusion": lambda: Occlusion(window_px=4, stride_px=3),

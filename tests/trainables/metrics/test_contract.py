@@ -24,7 +24,7 @@ from trainables.metrics.smoothing import SmoothedMetric
 METRICS = [cls() for _, cls in sorted(Metric.registered.items())]
 each_metric = pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.key)
 ASKING = {
-    *("sds", "idsds", "map_similarity", "class_sensitivity"),
+    *("sds", "idsds", "map_similarity", "class_sensitivity", "network_response"),
     *("ids", "pixel_deletion", "adp", "pic", "pos", "neg", "deletion", "insertion"),
 }
 """Metrics that ask the model, or for maps again: their own files score by them, those that perturb
