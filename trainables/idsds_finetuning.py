@@ -31,7 +31,15 @@ from trainables.models.network import Model, Network, evaluating
 from trainables.passes import Passes
 from trainables.result import Result
 from trainables.scoring import BATCH_SIZE, batches, score
-from trainables.training import DELETED, HELD_OUT, FromClassifier, Losses, best_epoch, restore
+from trainables.training import (
+    DELETED,
+    HELD_OUT,
+    FromClassifier,
+    Losses,
+    Training,
+    best_epoch,
+    restore,
+)
 from trainables.trial import Trial
 
 

@@ -41,9 +41,10 @@ class Responses:
 class NetworkResponse(Metric):
     """Whether an image is classified correctly whichever cell is deleted.
 
-    The mean over a split is its corrupted accuracy. Beside it, as traces, what tells two networks apart: the probability of the class, whether the
-    whole image is classified correctly, the strongest response of a few channels, and the map that
-    is judged, which is to be Grad-CAM's. All of it comes out of the forwards of the deletion score.
+    The mean over a split is its corrupted accuracy. Beside it, as traces, what tells two networks
+    apart: the probability of the class, whether the whole image is classified correctly, the
+    strongest response of a few channels, and the map that is judged, which is to be Grad-CAM's. All
+    of it comes out of the forwards of the deletion score.
 
     Source: IDSDS (Hesse et al., 2024), section 4.1 and table 3: the worst of the deletions; how
         alike a network and its fine-tuned self are. Its code has none of it.
