@@ -18,13 +18,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 import trainables.attribution
 import trainables.metrics
 import trainables.models  # noqa: F401  (each registers its classes)
 from data_pipelines.dataset import Dataset
 from data_pipelines.patches import Patches
+from sweeps.idsds_recipes import RECIPES, SAMPLE_METHODS
 from sweeps.launch import Findings, Sweep, launch
 from trainables.attribution.attribution import Attribution
 from trainables.attribution.sets import choose
@@ -41,65 +42,6 @@ from trainables.protocol_evaluation import ProtocolEvaluation
 from trainables.result import Result
 from trainables.training import Training
 
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How a dataset is trained on and judged."""
-
-    size_px: int
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    finetuning_epochs: int
-    finetuning_batch_size: int
-    finetuning_learning_rate: float
-    step_epochs: int
-    models: tuple[str, ...]
-    images: int
-    grids: int
-    grid_side: Literal[2, 3]
-
-
-IMAGENET = (
-    Recipe(  # IDSDS, appendix E; the classifier's epochs are ours: the paper has published weights
-        size_px=224,
-        epochs=90,
-        batch_size=256,
-        learning_rate=1e-3,
-        finetuning_epochs=30,
-        finetuning_batch_size=256,
-        finetuning_learning_rate=1e-3,
-        step_epochs=10,
-        models=("resnet50",),
-        images=0,
-        grids=500,  # How to Probe
-        grid_side=3,
-    )
-)
-SAMPLE = Recipe(  # ours: what two cores do in minutes
-    size_px=64,
-    epochs=9,
-    batch_size=8,
-    learning_rate=1.5e-3,
-    finetuning_epochs=3,
-    finetuning_batch_size=16,
-    finetuning_learning_rate=1e-2,
-    step_epochs=2,
-    models=("small_resnet",),
-    images=100,
-    grids=25,
-    grid_side=2,
-)
-RECIPES = {"digit_scenes": SAMPLE, "imagenet": IMAGENET}
-SAMPLE_METHODS: dict[str, dict[str, Any]] = {
-    "lime": {"samples": 60},
-    "rise": {"masks": 200},
-    "smooth_grad": {"samples": 8},
-    "smooth_grad_input_x_gradient": {"samples": 8},
-    "smooth_grad_integrated_gradients": {"samples": 4, "steps": 16},
-    "smooth_grad_saliency": {"samples": 8},
-}
-"""Fewer perturbed copies on the sample, whose images are small; said before it starts."""
 APART = ("sds", "idsds", "map_similarity", "class_sensitivity", "network_response")
 """Protocols that are not asked for by name as they are: the deletion score is what the network is,
 and the others compare two networks or two classes."""

@@ -74,12 +74,13 @@ class NetworkComparison(Result):
 
     @property
     def directions(self) -> dict[str, str]:
-        return {"mad_softmax": "min", "mad_grad_cam": "min", f"overlap_at_{TOP}": "max"}
+        mads = {"mad_softmax": "min", f"mad_{self.first.attribution.name}": "min"}
+        return mads | {f"overlap_at_{TOP}": "max"}
 
     @property
     def response(self) -> NetworkResponse:
         """What both networks were asked."""
-        return next(p for p in self.first.protocols if isinstance(p, NetworkResponse))
+        return next(p for p in self.second.protocols if isinstance(p, NetworkResponse))
 
     def cost(self, images: dict[str, int]) -> float:
         """Arithmetic on what is there."""
@@ -98,16 +99,16 @@ class NetworkComparison(Result):
                 f"{self.first.label} and {self.second.label} differ in more than the network: they "
                 "must judge the same method on the same images"
             )
-        if self.response not in self.second.protocols:
+        if self.response not in self.first.protocols:
             raise ValueError(
-                f"{self.second.label}: was not asked {self.response.key}, as the other one"
+                f"{self.first.label}: was not asked {self.response.key}, as the other one"
             )
 
     def compute(self, trial: Trial) -> None:
         ids, (before, after), worst = self.said(trial)
         metrics = {
             "mad_softmax": mad_softmax(before.probability, after.probability),
-            "mad_grad_cam": float(np.abs(before.maps - after.maps).mean()),
+            f"mad_{self.first.attribution.name}": float(np.abs(before.maps - after.maps).mean()),
             f"overlap_at_{TOP}": overlap(before.channels, after.channels),
             "accuracy_before": float(before.correct.mean()),
             "accuracy_after": float(after.correct.mean()),

@@ -48,16 +48,20 @@ class PretrainedWeights(Configuration):
         """Short enough for tables."""
         return f"{self.name}_{self.sha256[:8]}"
 
-    def check(self, network: Network) -> None:
+    def check(self, network: Network, classes: int | None = None) -> None:
         """Refuse, before anything runs, a file that the network cannot start from.
+
+        Args:
+            network: to be filled.
+            classes: how many its own head has; None where the head may be new.
 
         Raises:
             FileNotFoundError: there is no such file.
             ValueError: it is another file than the one that was asked for, or does not fit.
         """
         with torch.device("meta"):  # shapes alone
-            module = network.build(2).module
-        fitting_weights(module, self._file(), head=head_of(network))
+            module = network.build(classes or 2).module
+        fitting_weights(module, self._file(), head=() if classes else head_of(network))
 
     def load(self, module: nn.Module, network: Network) -> None:
         """Fill the network's module, whose head was freshly initialized.
@@ -73,6 +77,15 @@ class PretrainedWeights(Configuration):
             layer = module.get_submodule(path)
             if isinstance(layer, nn.Linear | nn.Conv2d):
                 layer.reset_parameters()
+
+    def load_whole(self, module: nn.Module) -> None:
+        """Fill a module, its head as well.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is another file than the one that was asked for, or does not fit.
+        """
+        load_network_weights(module, self._file())
 
     def _file(self) -> Path:
         """The file, which is the one that was asked for."""

@@ -46,3 +46,21 @@ class SmallResNet(Network):
         net.layer4 = net._make_layer(BasicBlock, 4 * width, blocks)
         net.fc = nn.Linear(4 * width, classes)
         return net
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmallDeepResNet(SmallResNet):
+    """The same with three blocks a stage: the deep one of a comparison of depths."""
+
+    name: ClassVar[str] = "small_deep_resnet"
+
+    blocks: int = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmallWideResNet(SmallResNet):
+    """The same with twice the channels: the wide one of a comparison of widths."""
+
+    name: ClassVar[str] = "small_wide_resnet"
+
+    width: int = 32

@@ -1,0 +1,274 @@
+"""Which network designs can be explained correctly?
+
+IDSDS (Hesse et al., NeurIPS Datasets and Benchmarks 2024): each network is fine-tuned so that
+deleted patches are in the domain; then every method that suits it is judged by the in-domain single
+deletion score. Depth, width, normalization, bias, softmax and architecture are compared on the same
+images; beside it the score without fine-tuning, incremental deletion, and how alike the fine-tuned
+network is to what it was.
+
+    python sweeps/idsds_models.py                   # small networks on the generated sample
+    python sweeps/idsds_models.py --address auto --dataset imagenet --data-root DIR
+        --models resnet18 resnet50 fixup_resnet50 --weights resnet18=r18.pth resnet50=r50.pth ...
+
+Report: python -m analysis.report --experiment idsds_models
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import ClassVar, Literal, Self
+
+import trainables.attribution
+import trainables.metrics
+import trainables.models  # noqa: F401  (each registers its classes)
+from data_pipelines.dataset import Dataset
+from data_pipelines.patches import Patches
+from sweeps.idsds_recipes import RECIPES, SAMPLE_METHODS, network_recipe
+from sweeps.launch import Findings, Sweep, launch
+from sweeps.networks import starting_files
+from trainables.attribution.after_softmax import AfterSoftmax
+from trainables.attribution.attribution import Attribution
+from trainables.attribution.cam import GradCam
+from trainables.attribution.sets import SETS, choose
+from trainables.baselines import Baseline
+from trainables.classifier_training import ClassifierTraining
+from trainables.idsds_finetuning import IdsdsFinetuning, as_read_by, deletion_protocol
+from trainables.metrics.incremental_deletion import Ids
+from trainables.metrics.metric import Metric
+from trainables.metrics.network_response import NetworkResponse
+from trainables.metrics.single_deletion import Output
+from trainables.models.network import Network
+from trainables.models.pretrained import PretrainedWeights
+from trainables.models.user_network import network_of
+from trainables.network_comparison import NetworkComparison
+from trainables.protocol_evaluation import ProtocolEvaluation
+from trainables.published_classifier import PublishedClassifier
+from trainables.result import Result
+from trainables.training import Training
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdsdsModels(Sweep):
+    """Which network designs can be explained correctly?"""
+
+    question: ClassVar[str] = "idsds_models"
+
+    dataset: str = "digit_scenes"
+    """digit_scenes (generated, one digit an image) or imagenet (as published)."""
+    models: tuple[str, ...] = ()
+    """Networks. Empty: on the sample a small one for every contrast, else the paper's."""
+    weights: tuple[str, ...] = ()
+    """MODEL=FILE, published classifiers to fine-tune; without a file a network is trained first."""
+    methods: tuple[str, ...] = ()
+    """Methods by name, a named set (idsds_as_run, corrected), or all that suit each network. Empty:
+    idsds_as_run, on the sample its cheap ones."""
+    patches: tuple[Patches, ...] = (16,)
+    """Cells of the deletion grid; several for the stability of the score: 4, 16, 64."""
+    baselines: tuple[str, ...] = ("zero",)
+    """What stands where a cell is deleted; several for the stability: zero, random, blur."""
+    attribution_output: tuple[Output, ...] = ("logit", "probability")
+    """What the methods explain: logits, and the same networks after the softmax."""
+    drop_output: Literal["logit", "as_explained"] = "logit"
+    """Of what drops are taken: of the logit for both arms as in the paper's text, or of what is
+    explained, as in its code."""
+    kept_epoch: Literal["last", "held_out", "best"] = "last"
+    """The fine-tuned network: its last epoch, the best on images held out of training, or the best
+    on the images that are then judged, as in the paper's code."""
+    images: int = 0
+    """Images that are judged. 0: all 50,000 as in the paper, 100 on the sample."""
+    epochs: int = 0
+    """Epochs of a classifier that is trained. 0: the recipe's."""
+    finetuning_epochs: int = 0
+    """Epochs of fine-tuning. 0: 30 as in the paper, 3 on the sample."""
+
+    def data(self) -> Dataset:
+        if self.dataset not in RECIPES:
+            raise ValueError(f"unknown --dataset {self.dataset!r}; known: {', '.join(RECIPES)}")
+        if self.dataset == "digit_scenes":
+            sizes = {"images_train": 96, "images_val": 24} if self.smoke else {}
+            return Dataset.named(self.dataset, root=self.data_root, layout="imagenet", **sizes)
+        if not self.data_root:
+            raise ValueError(f"--dataset {self.dataset} needs --data-root, the published folder")
+        return Dataset.named(self.dataset, root=self.data_root)
+
+    def small(self) -> Self:
+        return replace(
+            self,
+            models=self.models or ("small_resnet", "small_xresnet"),
+            methods=self.methods or ("input_x_gradient", "grad_cam"),
+            images=self.images or 12,
+            epochs=self.epochs or 1,
+            finetuning_epochs=self.finetuning_epochs or 1,
+            seeds=(self.seeds or (0,))[:1],
+        )
+
+    def results(self, data: Dataset) -> Iterator[Result]:
+        for name in ("patches", "baselines", "attribution_output"):
+            if not getattr(self, name):
+                raise ValueError(f"--{name.replace('_', '-')}: give at least one value")
+        names = self.models or RECIPES[self.dataset].designs
+        networks = [network_of(name).with_new_head() for name in dict.fromkeys(names)]
+        files = starting_files(self.weights, {}, networks)
+        methods = {network: self.methods_of(network) for network in networks}
+        for seed in self.seeds or (0,):
+            looked_at: list[ProtocolEvaluation] = []
+            for network in networks:
+                classifier = self.classifier(network, data, seed, files.get(network))
+                yield classifier
+                before = list(self.evaluations(classifier, methods[network]))
+                yield from before
+                for patches in self.patches:
+                    for name in self.baselines:
+                        tuned = self.finetuned(classifier, patches, Baseline.named(name))
+                        yield tuned
+                        after = list(self.evaluations(tuned, methods[network]))
+                        yield from after
+                        yield from self.comparisons(before, after)
+                looked_at += [e for e in before if e.attribution == GradCam() and asked(e)]
+            for first, second in pairwise(looked_at[:2]):  # the yardstick: two unrelated networks
+                if asked(first) == asked(second):  # B-cos networks have deletions of their own
+                    yield NetworkComparison(first=first, second=second)
+
+    def methods_of(self, network: Network) -> list[Attribution]:
+        """The methods that suit the network, Grad-CAM among them where it does."""
+        names = self.methods or RECIPES[self.dataset].methods
+        found: dict[str, Attribution] = {}
+        for name in names:
+            found |= {method.key: method for method in suited(name, network, self.at_size)}
+        if not found:
+            raise ValueError(f"--methods: none of {', '.join(names)} suits {network.key}")
+        return list(found.values())
+
+    def at_size(self, method: Attribution) -> Attribution:
+        """The method with the sample's number of copies, on the sample."""
+        fewer = SAMPLE_METHODS.get(method.name, {}) if self.dataset == "digit_scenes" else {}
+        return replace(method, **fewer)
+
+    def classifier(
+        self, network: Network, data: Dataset, seed: int, file: PretrainedWeights | None
+    ) -> ClassifierTraining:
+        """The network before it knows deleted patches."""
+        recipe, own = RECIPES[self.dataset], network_recipe(self.dataset, network)
+        if file is not None:
+            return PublishedClassifier(
+                network=network,
+                data=data,
+                objective=own.objective,
+                image_size_px=recipe.size_px,
+                pretrained=file,
+            )
+        return ClassifierTraining(
+            network=network,
+            data=data,
+            objective=own.objective,
+            image_size_px=recipe.size_px,
+            epochs=self.epochs or own.epochs,
+            batch_size=recipe.batch_size,
+            learning_rate=own.learning_rate,
+            seed=seed,
+        )
+
+    def finetuned(
+        self, classifier: ClassifierTraining, patches: Patches, baseline: Baseline
+    ) -> IdsdsFinetuning:
+        """The network once it knows them."""
+        recipe = RECIPES[self.dataset]
+        own = network_recipe(self.dataset, classifier.network)
+        return IdsdsFinetuning(
+            start=classifier,
+            patches=patches,
+            baseline_image=as_read_by(classifier.network, baseline),
+            epochs=self.finetuning_epochs or recipe.finetuning_epochs,
+            batch_size=recipe.finetuning_batch_size,
+            learning_rate=own.finetuning_learning_rate,
+            step_epochs=recipe.step_epochs,
+            kept_epoch=self.kept_epoch,
+            seed=classifier.seed,
+        )
+
+    def evaluations(
+        self, training: Training, methods: Sequence[Attribution]
+    ) -> Iterator[ProtocolEvaluation]:
+        """All methods, explaining each output, by the deletion score of what the network is.
+
+        A network that was not fine-tuned is judged by the score of every grid and baseline, and by
+        incremental deletion; beside Grad-CAM (or the first method) stands what the network says of
+        each image.
+        """
+        tuned = training if isinstance(training, IdsdsFinetuning) else None
+        settings = [
+            (patches, as_read_by(training.architecture, Baseline.named(name)))
+            for patches in self.patches
+            for name in self.baselines
+        ]
+        if tuned is not None:
+            settings = [(tuned.patches, tuned.baseline_image)]
+        looked_at = GradCam() if GradCam() in methods else methods[0]
+        for output in self.attribution_output:
+            drop: Output = output if self.drop_output == "as_explained" else "logit"
+            for method in methods:
+                protocols: list[Metric] = [
+                    deletion_protocol(training, patches, baseline, drop_output=drop)
+                    for patches, baseline in settings
+                ]
+                if output == "logit" and tuned is None:
+                    protocols.append(Ids())
+                    protocols += [Ids(updated=True)] if method.single_pass else []
+                if output == self.attribution_output[0] and method == looked_at:
+                    protocols += [
+                        NetworkResponse(patches=patches, baseline=baseline)
+                        for patches, baseline in settings
+                    ]
+                yield ProtocolEvaluation(
+                    of=training,
+                    attribution=method if output == "logit" else AfterSoftmax(of=method),
+                    protocols=tuple(protocols),
+                    images=self.images or RECIPES[self.dataset].images,
+                    save_maps=("0",),
+                )
+
+    def comparisons(
+        self, before: Sequence[ProtocolEvaluation], after: Sequence[ProtocolEvaluation]
+    ) -> Iterator[NetworkComparison]:
+        """The fine-tuned network beside what it was."""
+        for first, second in zip(filter(asked, before), filter(asked, after), strict=True):
+            yield NetworkComparison(first=first, second=second)
+
+    def notes(self) -> list[str]:
+        images = self.images or RECIPES[self.dataset].images
+        return [f"every method is judged on {images or 'all'} validation images"]
+
+    def report(self, folder: Path, result_ids: list[str]) -> Findings:
+        # only here: drawing and MLflow take seconds to import, and flags must be checked at once
+        from analysis.designs_report import DesignFrames
+
+        from analysis.report import as_text, finished_runs, write_files
+
+        runs = finished_runs(self.question, self.tracking_uri, result_ids)
+        frames = DesignFrames.of(runs)
+        return Findings(text=as_text(runs, frames), files=write_files(runs, frames, folder))
+
+
+def asked(evaluation: ProtocolEvaluation) -> tuple[Metric, ...]:
+    """What an evaluation asks of the network itself, beside its maps."""
+    return tuple(p for p in evaluation.protocols if isinstance(p, NetworkResponse))
+
+
+def suited(
+    name: str, network: Network, adapt: Callable[[Attribution], Attribution]
+) -> tuple[Attribution, ...]:
+    """The methods of a name that suit a network; none, if it is one that does not."""
+    if name == "all" or name in SETS:
+        return choose((name,), network, adapt).methods
+    Attribution.class_named(name)  # an unknown name is refused whatever the network
+    try:
+        return choose((name,), network, adapt).methods
+    except ValueError:
+        return ()
+
+
+if __name__ == "__main__":
+    launch(IdsdsModels)

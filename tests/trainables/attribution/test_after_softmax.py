@@ -1,0 +1,52 @@
+"""Explanations of the probability: those of the network with a softmax behind it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.trainables.attribution.idsds_golden import arrays, network
+from tests.trainables.networks import pictures, tiny_model
+from trainables.attribution.after_softmax import AfterSoftmax
+from trainables.attribution.cam import GradCam, LayerCam
+from trainables.attribution.gradient import InputXGradient
+from trainables.attribution.integrated_gradients import IntegratedGradients
+from trainables.batch import Batch
+from trainables.models.network import evaluating
+from trainables.passes import Passes
+
+METHODS = {"IxG": InputXGradient(), "IG": IntegratedGradients(), "Layer-CAM": LayerCam()}
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("which", ["tiny_gap", "tiny_vgg"])
+def test_maps_are_the_authors(which, name):
+    golden, model, method = arrays(f"idsds/{which}"), network(which), METHODS[name]
+    if name == "Layer-CAM":
+        method = LayerCam(normalize=True)
+    batch = Batch.single(golden["images"], golden["targets"])
+    with evaluating(model.module), Passes(model, batch) as passes:
+        wrapped = AfterSoftmax(of=method)
+        maps = wrapped.at_image_size(wrapped(passes), passes)
+    expected = golden[f"post.map.{name}"][:, 0]
+    # 50 steps in float32 through max-poolings, where a rounding may choose another winner
+    torch.testing.assert_close(maps, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
+
+
+def test_one_forward_and_backward_serve_all_methods_of_an_arm():
+    model = tiny_model()
+    batch = Batch.single(pictures(2), torch.tensor([0, 1]))
+    methods = [AfterSoftmax(of=InputXGradient()), AfterSoftmax(of=GradCam())]
+    with evaluating(model.module), Passes(model, batch) as passes:
+        for method in methods:
+            passes.expect(method.needs(model))
+        for method in methods:
+            method(passes)
+        assert passes.counts.forwards == 2
+        InputXGradient()(passes)
+        assert passes.counts.forwards == 4
+        assert passes.counts.backwards["input"] == 4
+
+
+def test_its_key_says_what_it_explains():
+    assert AfterSoftmax(of=GradCam()).key == "after_softmax_grad_cam"
