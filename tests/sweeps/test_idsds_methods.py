@@ -9,7 +9,7 @@ from typing import NoReturn
 import pytest
 import ray
 
-from sweeps.idsds_methods import IdsdsMethods
+from sweeps.idsds_methods import APART, IdsdsMethods
 from sweeps.launch import computation, launch
 from sweeps.launch.stages import shares
 from tests.sweeps.launches import Ended
@@ -110,7 +110,7 @@ def test_all_is_every_protocol_that_the_images_allow():
     names = [p.name for p in evaluation.protocols]
     for name, metric in Metric.registered.items():
         fits = set(metric.requires) <= {"boxes", "labels"}
-        apart = name in ("sds", "idsds", "map_similarity", "class_sensitivity")
+        apart = name in APART
         assert (name in names) == (fits and not apart) or name == "sds", name
     assert len({p.key for p in evaluation.protocols}) == len(names)
 
