@@ -11,9 +11,11 @@ import torch
 from torch import nn
 
 import trainables.metrics  # noqa: F401  (registers the metrics)
+from data_pipelines.augmentation import Windows, central_windows
 from data_pipelines.dataset import Dataset
 from data_pipelines.image_set import ImageSet
 from data_pipelines.patches import Patches, cell_sides, deleted_pixels
+from data_pipelines.resized_crops import DRAWS, ResizedCrops, random_resized_crops
 from trainables.baselines import Baseline, ColorAndInverse, Zero
 from trainables.batch import Batch
 from trainables.classifier_training import ClassifierTraining, classification_loss, single_labels
@@ -32,6 +34,7 @@ from trainables.passes import Passes
 from trainables.result import Result
 from trainables.scoring import BATCH_SIZE, batches, score
 from trainables.training import (
+    CROPPED,
     DELETED,
     HELD_OUT,
     FromClassifier,
@@ -51,8 +54,8 @@ class IdsdsFinetuning(FromClassifier):
     from a classifier's best epoch and keeps its objective.
 
     Source: IDSDS (Hesse et al., 2024), section 3, appendices B and E, and the authors' code.
-    Departs: images come at one size without random crop and flip; draws are a function of (seed,
-        epoch, image), where the code draws from one global stream.
+    Departs: crops are cut from the image resized to a square; draws are a function of (seed, epoch,
+        image), where the code draws from one global stream.
     """
 
     name: ClassVar[str] = "idsds_finetuning"
@@ -77,6 +80,11 @@ class IdsdsFinetuning(FromClassifier):
     """Epochs after which the learning rate falls. 10 in the paper."""
     step_factor: float = 0.1
     """By what it is multiplied then. 0.1 in the paper."""
+    augmentation: Literal["none", "crop"] = "none"
+    """Whether the network sees random resized crops, mirrored or not, as in the paper; the cell is
+    deleted from the crop. None by default: the sample's digits are no digits when mirrored."""
+    crop_scale: float = 0.08
+    """Least share of the image that a crop shows. 0.08 in the paper, torchvision's default."""
     kept_epoch: Literal["last", "held_out", "best"] = "last"
     """Whose weights are the result: the last, the best on images that are held out of training, or
     the best on the validation split, which the authors' code then reports."""
@@ -96,6 +104,8 @@ class IdsdsFinetuning(FromClassifier):
                 "must be at least 1 epoch, the factor must lie in (0, 1]"
             )
 
+        if not 0 < self.crop_scale <= 1:
+            raise ValueError(f"crop_scale = {self.crop_scale}: must lie in (0, 1]")
         if not 0 < self.held_out_share < 1:
             raise ValueError(
                 f"held_out_share = {self.held_out_share}: must lie between 0 and 1, both excluded"
@@ -217,13 +227,22 @@ class IdsdsFinetuning(FromClassifier):
         pixels = deleted_pixels(
             cells[chosen], whole[chosen], self.patches, images.size_px, images.size_px
         )
-        encoded = model.encode(torch.from_numpy(images.images(chosen)).to(trial.device))
+        seen = self.crops(trial, epoch, images).of(images.images(chosen), chosen)
+        encoded = model.encode(torch.from_numpy(seen).to(trial.device))
         nobody = torch.empty(0, dtype=torch.long, device=trial.device)
         # the epoch is part of the names, so that a random baseline is drawn anew in each
         names = [f"{images.image_ids[index]} in epoch {epoch}" for index in chosen]
         batch = Batch(images=encoded, image_ids=names, image_index=nobody, targets=nobody)
         mask = torch.from_numpy(pixels).to(trial.device).unsqueeze(1)
         return replace(batch, images=torch.where(mask, self.baseline_image.images(batch), encoded))
+
+    def crops(self, trial: Trial, epoch: int, images: ImageSet) -> ResizedCrops | Windows:
+        """What the network sees of each image in an epoch: a function of (seed, epoch, image)."""
+        size_px = images.size_px
+        if self.augmentation == "none":
+            return central_windows(len(images), size_px, size_px)
+        draws = trial.generator(CROPPED, epoch).random((len(images), DRAWS))
+        return random_resized_crops(draws, size_px, size_px, (self.crop_scale, 1.0))
 
     def correct_without_any_cell(
         self, model: Model, images: ImageSet, classes: np.ndarray, device: torch.device

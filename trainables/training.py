@@ -32,7 +32,7 @@ from trainables.trial import DivergedError, Trial
 if TYPE_CHECKING:
     from trainables.classifier_training import ClassifierTraining
 
-SHUFFLE, TARGETS, DELETED, HELD_OUT = 1, 2, 3, 4
+SHUFFLE, TARGETS, DELETED, HELD_OUT, CROPPED = 1, 2, 3, 4, 5
 """Streams of random numbers: (seed, stream, epoch)."""
 
 ConfigurationT = TypeVar("ConfigurationT", bound=Configuration)
