@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from data_pipelines.dataset import Dataset
 from data_pipelines.grids import Output
 from trainables.backbone import Backbone
-from trainables.classifier_training import Objective
+from trainables.losses.classification import Objective, OffTarget
 from trainables.models.network import Network
 from trainables.models.probe import Probe
 from trainables.models.probed import ProbedNetwork
@@ -35,7 +35,7 @@ class ProbeTraining(Training):
     image_size_px: int = 224
     """Side that images are resized to, and of what the network sees."""
     objective: Objective = "ce"
-    off_target: Literal["zero", "uniform"] = "zero"
+    off_target: OffTarget = "zero"
     """What BCE wants of an absent class: 0 as in the paper, or 1/C as in its code."""
     epochs: int = field(default=100)
     batch_size: int = field(default=256)
