@@ -178,6 +178,13 @@ def _scaled(projection: Tensor, norm: Tensor, layer: BcosLinear | BcosConv2d) ->
     return mul(cosine if layer.b == 2 else (cosine + 1e-6) ** (layer.b - 1), projection, layer)
 
 
+class TokenMean(nn.Module):
+    """Tokens (B, T, D) to their mean, (B, D)."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens.mean(1)
+
+
 class LogitLayer(nn.Module):
     """Logits divided by a temperature, plus one constant: the part that no pixel explains.
 
