@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from data_pipelines.configuration import Configuration
 from trainables.models.bcos_layers import UnitConv2d, UnitLinear
+from trainables.models.probe import Features
 from trainables.probe_training import ProbeTraining
 
 
@@ -235,7 +236,7 @@ def refuse_bcos(gauge: Gauge, of: ProbeTraining) -> None:
         ValueError: names gauge and probe.
     """
     with torch.device("meta"):  # shapes alone
-        head = of.probe.head(of.features, 2)
+        head = of.probe.head(Features(channels=2, form="map", bcos=False), 2)
     try:
         last_layer(head)
     except ValueError as error:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,8 +18,10 @@ from data_pipelines.image_set import ImageSet
 from trainables.backbone import Backbone
 from trainables.checkpoint import load_weights, write_bytes
 from trainables.gauge import AsTrained, Gauge, last_layer
-from trainables.models.network import Model, evaluating
+from trainables.models.network import Model
+from trainables.models.probe import ProbeHead
 from trainables.models.probe_pack import pack_model
+from trainables.models.probed import features_kind
 from trainables.passes import Passes
 from trainables.probe_training import ProbeTraining
 from trainables.scoring import batches
@@ -49,38 +51,50 @@ class JudgedProbes:
 
     def __init__(self, trial: Trial, judged: Sequence[Judged], images: ImageSet) -> None:
         self.trial, self.classes = trial, len(images.classes)
-        (backbone,) = {one.of.backbone for one in judged}
-        self.backbone = backbone.build(trial)
+        backbone = judged[0].of.backbone
+        self.network, self.backbone = backbone.architecture, backbone.build(trial)
+        self.features = features_kind(self.backbone)
         self.heads = {one: self.trained(one.of) for one in dict.fromkeys(judged)}
-        self._models: dict[tuple[Judged, ...], Model] = {}
-        features = self.mean_features([one for one in self.heads if one.gauge.by_feature], images)
+        self._packs: dict[tuple[Judged, ...], tuple[Model, nn.Module]] = {}
+        means = self.mean_features([one for one in self.heads if one.gauge.by_feature], images)
         for one, head in self.heads.items():
             others = tuple(self.trained(other) for other in one.gauge.dependencies)
-            one.gauge.apply(head, others, features.get(one))
+            one.gauge.apply(head, others, means.get(one))
 
-    def trained(self, of: ProbeTraining) -> nn.Module:
-        """A probe's head as its training left it, frozen."""
+    def trained(self, of: ProbeTraining) -> ProbeHead:
+        """A probe's head as its training left it."""
         summary = self.trial.summary_of(of)
-        head = of.probe.head(of.architecture.features, self.classes)
+        head = of.probe.head(self.features, self.classes)
         path = weights_path(self.trial.storage / of.result_id, summary["epoch"])
         load_weights(path, head, summary["weights"][str(summary["epoch"])])
-        return head.to(self.trial.device).eval().requires_grad_(False)
+        return head.to(self.trial.device)
 
-    def model(self, judged: Sequence[Judged]) -> Model:
-        """One model of these probes: class c of the p-th has its logit in column p K + c."""
-        chosen = tuple(judged)
-        if chosen not in self._models:
+    @contextmanager
+    def asked(self, judged: Sequence[Judged]) -> Iterator[Model]:
+        """One model of these probes: class c of the p-th has its logit in column p K + c.
+
+        All models are the one backbone with another head: the model is that of the innermost
+        ``with`` block. Eval mode, no parameter takes a gradient.
+        """
+        module, place, chosen = self.backbone.module, self.network.head_at, tuple(judged)
+        before = module.get_submodule(place)
+        if chosen not in self._packs:
             heads = [self.heads[one] for one in chosen]
             outputs = [one.of.output for one in chosen]
             model = pack_model(self.backbone, heads, self.classes, outputs)
             model.module.eval().requires_grad_(False)
-            self._models[chosen] = model
-        return self._models[chosen]
+            self._packs[chosen] = model, module.get_submodule(place)
+        model, pack = self._packs[chosen]
+        module.set_submodule(place, pack)
+        try:
+            yield model
+        finally:
+            module.set_submodule(place, before)
 
     def logits(self, judged: Sequence[Judged], images: ImageSet) -> NDArray[np.float32]:
         """Logits of the probes on a split, (P, M, K); each image goes through the backbone once."""
-        model, parts = self.model(judged), []
-        with evaluating(model.module):
+        parts = []
+        with self.asked(judged) as model:
             for batch in batches(model, images, self.trial.device, explained=False):
                 with Passes(model, batch) as passes:
                     parts.append(passes.logits.float().cpu().numpy())

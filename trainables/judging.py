@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -14,21 +16,32 @@ from trainables.judged_probes import JudgedProbes
 from trainables.metrics.box_size import means_by_box_size
 from trainables.pack_scorer import DEAD, SCALE, PackScorer
 from trainables.parts import about, done_ids, parts_of, write_part
-from trainables.probe_judgement import ProbeJudgement
 from trainables.protocol_evaluation import PART_IMAGES, conclude
 from trainables.trial import Trial
+
+if TYPE_CHECKING:
+    from trainables.probe_judgement import ProbeJudgement
 
 Batches = Callable[[PackScorer, list[int]], Iterator[Batch]]
 """Makes batches of the images at some positions, each of images with equally many explanations."""
 
 
-def judge(
-    trials: Mapping[ProbeJudgement, Trial],
-    probes: JudgedProbes,
-    ids: Sequence[str],
-    batches: Batches,
-    skipped: Mapping[str, str],
-) -> None:
+@dataclass(frozen=True)
+class Pictures:
+    """What some evaluations are scored on.
+
+    Attributes:
+        ids: names of the images, or of the mosaics.
+        batches: makes batches of some of them, given by their positions in ``ids``.
+        skipped: why an image could not be read, by name; it counts as scored.
+    """
+
+    ids: Sequence[str]
+    batches: Batches
+    skipped: Mapping[str, str] = field(default_factory=dict)
+
+
+def judge(trials: Mapping[ProbeJudgement, Trial], probes: JudgedProbes, pictures: Pictures) -> None:
     """Score the maps of evaluations on the same images, and put each one's rows together.
 
     What an earlier call left is not scored again. Evaluations that are equally far go on together.
@@ -36,12 +49,11 @@ def judge(
     Args:
         trials: of the evaluations, all of one bundle.
         probes: that they judge.
-        ids: names of the images that are scored.
-        batches: makes batches of some of them, given by their positions in ``ids``.
-        skipped: why an image could not be read, by name; it counts as scored.
+        pictures: that their methods explain.
     """
     result, trial = next(iter(trials.items()))
     parts = trial.storage / "parts" / result.bundle
+    ids, skipped = pictures.ids, pictures.skipped
     wanted = {*ids, *skipped}
     equally_far: dict[frozenset[str], list[ProbeJudgement]] = {}
     for result in trials:
@@ -56,7 +68,7 @@ def judge(
         rows = [row for row, name in enumerate(ids) if name in left]
         for start in range(0, len(rows), PART_IMAGES):
             part = rows[start : start + PART_IMAGES]
-            scored = [scorer(batch) for batch in batches(scorer, part)]
+            scored = [scorer(batch) for batch in pictures.batches(scorer, part)]
             failed = {key: why for one in scored for key, why in one.failed.items()}
             tables = [table for one in scored for table in one.rows]
             write_part(parts, result_ids, [ids[row] for row in part], tables, {}, failed)
@@ -65,9 +77,7 @@ def judge(
     for result, trial in trials.items():
         more = partial(about_maps, result)
         try:
-            reason, _ = conclude(
-                result, trial, parts, wanted, part_key=result.result_id, more=more
-            )
+            reason, _ = conclude(result, trial, parts, wanted, part_key=result.result_id, more=more)
         except ValueError as error:  # too many damaged images
             reason = str(error)
         if reason:

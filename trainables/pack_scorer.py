@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,7 +17,6 @@ from trainables.attribution.attribution import Attribution
 from trainables.batch import Batch
 from trainables.evaluator import full_size_maps, rows_of
 from trainables.judged_probes import Judged, JudgedProbes
-from trainables.models.network import evaluating
 from trainables.passes import Passes
 
 if TYPE_CHECKING:
@@ -120,10 +119,9 @@ class PackScorer:
 
         What raises is tried again with each probe alone: one with broken weights fails alone.
         """
-        model = self.probes.model(judged)
         again: list[Attribution] = []
         wide = for_each(batch, len(judged), self.probes.classes)
-        with evaluating(model.module), Passes(model, wide) as passes:
+        with self.probes.asked(judged) as model, Passes(model, wide) as passes:
             ready = []
             for method in methods:
                 try:
@@ -157,11 +155,12 @@ class PackScorer:
         wanted = [r for r in self.results if (r.judged, r.attribution) == (one, method)]
         protocols = dict.fromkeys(protocol for result in wanted for protocol in result.protocols)
         tables: dict[str, pa.Table] = {}
-        alone = self.probes.model([one])
         explain = partial(full_size_maps, method)
-        with Passes(alone, batch, parent=passes) if alone is not passes.model else nullcontext(
-            passes
-        ) as own:
+        with ExitStack() as stack:
+            own = passes
+            if passes.model.answers > 1:
+                alone = stack.enter_context(self.probes.asked([one]))
+                own = stack.enter_context(Passes(alone, batch, parent=passes))
             for protocol in protocols:
                 scores, traces = protocol.traced(own, maps, explain)
                 tables[protocol.key] = rows_of(batch, method.key, protocol.key, scores, traces)
@@ -199,4 +198,3 @@ def with_method(rows: pa.Table, key: str) -> pa.Table:
     column = rows.schema.get_field_index("method_key")
     names = pa.array([key] * len(rows), pa.string())
     return rows.set_column(column, rows.schema.field(column), names)
-

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -15,7 +16,8 @@ from data_pipelines.grids import CONFIDENCE, PER_CLASS, common_images, confident
 from data_pipelines.image_set import ImageSet
 from trainables.attribution.attribution import Attribution
 from trainables.gauge import AsTrained, Gauge
-from trainables.judged_probes import Judged, split_logits
+from trainables.judged_probes import Judged, JudgedProbes, split_logits
+from trainables.judging import Pictures, judge
 from trainables.metrics.metric import Metric
 from trainables.models.network import Network
 from trainables.probe_training import ProbeTraining
@@ -90,8 +92,8 @@ class ProbeJudgement(Result):
 
     @property
     def choosing(self) -> tuple[ProbeTraining, ...]:
-        """The probes that choose the images."""
-        return self.compared or (self.of,)
+        """The probes that choose the images; none where all are taken."""
+        return () if self.images == "all" else self.compared or (self.of,)
 
     @property
     def dependencies(self) -> tuple[Result, ...]:
@@ -166,5 +168,34 @@ class ProbeJudgement(Result):
             return f"all {len(self.compared)} compared probes classify correctly"
         return f"the probe classifies correctly with a probability of {self.confidence:g} or more"
 
+    @abstractmethod
+    def pictures(self, trial: Trial, images: ImageSet, probes: JudgedProbes) -> Pictures:
+        """What is explained: the same for all results of the bundle with these choosing probes.
+
+        Raises:
+            ValueError: the probes choose too few images; says how many.
+        """
+
     def compute(self, trial: Trial) -> None:
         self.compute_together([trial])
+
+    @classmethod
+    def compute_together(cls, trials: Sequence[Trial]) -> None:
+        """Results that are judged on the same images share every forward."""
+        first, groups = trials[0], dict[tuple[ProbeTraining, ...], dict[ProbeJudgement, Trial]]()
+        for trial in trials:
+            if isinstance(trial.result, ProbeJudgement):
+                groups.setdefault(trial.result.choosing, {})[trial.result] = trial
+        results = [result for group in groups.values() for result in group]
+        images = first.images(results[0].split)
+        choosing = dict.fromkeys(probe for group in groups for probe in group)
+        split_logits(first, tuple(choosing), results[0].split, images)  # all in one run
+        probes = JudgedProbes(first, [result.judged for result in results], images)
+        for group in groups.values():
+            try:
+                pictures = next(iter(group)).pictures(first, images, probes)
+            except ValueError as error:
+                for trial in group.values():
+                    trial.fail(str(error))
+            else:
+                judge(group, probes, pictures)

@@ -131,11 +131,7 @@ class ProtocolEvaluation(Result):
 
     def chosen_ids(self, image_ids: Sequence[str]) -> set[str]:
         """The images that are scored: a function of the seed and of the ids of the split."""
-        ids = sorted(image_ids)
-        if not self.images or self.images >= len(ids):
-            return set(ids)
-        order = np.random.default_rng(self.seed).permutation(len(ids))
-        return {ids[i] for i in order[: self.images]}
+        return drawn_ids(image_ids, self.images, self.seed)
 
     def compute(self, trial: Trial) -> None:
         """The plain loop over a resident split; a launch streams the same images to actors."""
@@ -241,6 +237,18 @@ class Scorer:
             else None,
             segments=segments,
         )
+
+
+def drawn_ids(image_ids: Collection[str], count: int, seed: int) -> set[str]:
+    """Some of the images, or all of them for 0: a function of the seed and of the ids.
+
+    Fewer images are among more.
+    """
+    ids = sorted(image_ids)
+    if not count or count >= len(ids):
+        return set(ids)
+    order = np.random.default_rng(seed).permutation(len(ids))
+    return {ids[i] for i in order[:count]}
 
 
 def conclude(
