@@ -29,7 +29,7 @@ from trainables.models.network import Model, Network, evaluating
 from trainables.passes import Passes
 from trainables.result import Result
 from trainables.scoring import batch_of, batches, score
-from trainables.training import Training, restore
+from trainables.training import FromClassifier, restore
 from trainables.trial import Trial
 
 TUNED = BoxIou(threshold="tuned")
@@ -50,14 +50,14 @@ class AttributionEvaluation(Result):
     name: ClassVar[str] = "attribution_evaluation"
     paper: ClassVar[str] = "Model Guidance, ICCV 2023"
 
-    of: Training
+    of: FromClassifier
     """What is judged: its best epoch if it is a baseline, all its kept epochs otherwise."""
     attribution: Attribution
 
     @property
     def network(self) -> Network:
         """The network whose maps are judged."""
-        return self.of.baseline.network
+        return self.of.architecture
 
     @property
     def label(self) -> str:

@@ -58,12 +58,22 @@ def load_weights(path: Path, module: nn.Module, sha256: str) -> None:
     Raises:
         ValueError: the file is not the one that was written.
     """
+    module.load_state_dict(read_weights(path, sha256))
+
+
+def read_weights(path: Path, sha256: str) -> dict[str, Tensor]:
+    """What a file of ours holds.
+
+    Raises:
+        ValueError: the file is not the one that was written.
+    """
     if sha256_of(path) != sha256:
         raise ValueError(
             f"{path}: sha256 differs from the recorded {sha256[:12]}; delete the file to "
             "recompute it"
         )
-    module.load_state_dict(load_file(path))
+    weights: dict[str, Tensor] = load_file(path)
+    return weights
 
 
 def sha256_of(path: Path) -> str:

@@ -17,14 +17,14 @@ from trainables.metrics.classification import ClassificationMetric
 from trainables.models.network import Network
 from trainables.models.pretrained import PretrainedWeights
 from trainables.scoring import score
-from trainables.training import Losses, Training, best_epoch
+from trainables.training import FromClassifier, Losses, best_epoch
 from trainables.trial import Trial
 
 Objective = Literal["bce", "ce"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifierTraining(Training):
+class ClassifierTraining(FromClassifier):
     """Training from random or pretrained weights; the epoch is selected on the validation split.
 
     Source: Model Guidance (Rao et al., ICCV 2023), section 4 and D.1.1, for several classes an

@@ -15,7 +15,6 @@ from data_pipelines.dataset import Dataset
 from data_pipelines.grids import (
     CONFIDENCE,
     Grids,
-    Output,
     cell_masks,
     common_images,
     compose,
@@ -35,7 +34,7 @@ from trainables.passes import Passes
 from trainables.protocol_evaluation import PART_IMAGES, conclude
 from trainables.result import Result
 from trainables.scoring import batches
-from trainables.training import Training, restore
+from trainables.training import Training
 from trainables.trial import Trial
 
 
@@ -72,7 +71,7 @@ class GridEvaluation(Result):
     @property
     def network(self) -> Network:
         """The network whose maps are judged."""
-        return self.of.baseline.network
+        return self.of.architecture
 
     @property
     def protocols(self) -> tuple[GridPg, ...]:
@@ -163,7 +162,7 @@ class GridEvaluation(Result):
         names = grids.ids(images.image_ids.tolist())
         done = done_ids(parts, [self.result_id])
         left = [row for row, name in enumerate(names) if name not in done]
-        model = restored(trial, self.of, len(images.classes))
+        model = self.of.model_at(trial, len(images.classes))
         evaluator = Evaluator(model, {self.attribution: self.protocols})
         for start in range(0, len(left), PART_IMAGES):
             part = left[start : start + PART_IMAGES]
@@ -189,8 +188,9 @@ class GridEvaluation(Result):
         if self.images == "common":
             rows = common_images(logits, labels)
         else:
-            output: Output = "sigmoid" if self.of.baseline.objective == "bce" else "softmax"
-            rows = confident_images(logits[0], labels, output=output, confidence=self.confidence)
+            rows = confident_images(
+                logits[0], labels, output=self.of.output, confidence=self.confidence
+            )
         return draw_grids(rows, labels, side=self.side, count=self.grids, seed=self.seed)
 
 
@@ -212,15 +212,6 @@ def check_takes(network: Network, size_px: int) -> None:
             ) from None
 
 
-def restored(trial: Trial, training: Training, classes: int) -> Model:
-    """The network of a training, at the epoch that it selected, on the trial's device."""
-    summary = trial.summary_of(training)
-    model = training.baseline.network.build(classes)
-    model.module.to(trial.device)
-    restore(trial, training, summary, summary["epoch"], model)
-    return model
-
-
 def split_logits(
     trial: Trial, training: Training, split: str, images: ImageSet
 ) -> NDArray[np.float32]:
@@ -233,7 +224,7 @@ def split_logits(
     weights = summary["weights"][str(summary["epoch"])][:16]
     path = trial.storage / "logits" / f"{training.result_id}-{split}-{weights}.npy"
     if not path.exists():
-        model, parts = restored(trial, training, len(images.classes)), []
+        model, parts = training.model_at(trial, len(images.classes)), []
         with evaluating(model.module):
             for batch in batches(model, images, trial.device, explained=False):
                 with Passes(model, batch) as passes:

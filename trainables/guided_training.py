@@ -33,7 +33,7 @@ from trainables.losses.loss import Loss
 from trainables.models.network import Model
 from trainables.passes import Passes
 from trainables.scoring import batch_of, score
-from trainables.training import TARGETS, Losses, Training, best_epoch, restore
+from trainables.training import TARGETS, FromClassifier, Losses, best_epoch, restore
 from trainables.trial import Trial
 
 PAPER_BATCH_SIZE, PAPER_SIZE_PX = 64, 224
@@ -46,7 +46,7 @@ ROUNDING = 0.005
 
 
 @dataclass(frozen=True, kw_only=True)
-class GuidedTraining(Training):
+class GuidedTraining(FromClassifier):
     """Binary cross-entropy plus lambda times the localization loss, summed over the batch.
 
     One class of each annotated image is explained per step.

@@ -29,12 +29,12 @@ from trainables.models.network import Model, evaluating
 from trainables.passes import Passes
 from trainables.result import Result
 from trainables.scoring import batches, score
-from trainables.training import DELETED, Losses, Training, best_epoch, restore
+from trainables.training import DELETED, FromClassifier, Losses, best_epoch, restore
 from trainables.trial import Trial
 
 
 @dataclass(frozen=True, kw_only=True)
-class IdsdsFinetuning(Training):
+class IdsdsFinetuning(FromClassifier):
     """One random cell of half of the images is deleted, anew each epoch; the rest stays whole.
 
     The cell does not depend on the image or its class, so it tells nothing about the class. Starts

@@ -38,7 +38,7 @@ from trainables.parts import (
     write_part,
 )
 from trainables.result import Result
-from trainables.training import Training, restore
+from trainables.training import Training
 from trainables.trial import Trial
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class ProtocolEvaluation(Result):
     @property
     def network(self) -> Network:
         """The network whose maps are judged."""
-        return self.of.baseline.network
+        return self.of.architecture
 
     @property
     def label(self) -> str:
@@ -170,10 +170,7 @@ class Scorer:
         self.explained_class = first.explained_class
         ids = first.chosen_ids(annotations.image_ids.tolist())
         self.kept = chosen_examples(first.save_maps, ids)
-        summary = trial.summary_of(first.of)
-        self.model = first.network.build(len(annotations.classes))
-        self.model.module.to(trial.device)
-        restore(trial, first.of, summary, summary["epoch"], self.model)
+        self.model = first.of.model_at(trial, len(annotations.classes))
         self.evaluator = Evaluator(self.model, {r.attribution: r.protocols for r in bundle})
 
     def __call__(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -21,6 +22,8 @@ class Result(Configuration, family=True):
     """Where the training or evaluation was published."""
     streamed: ClassVar[bool] = False
     """Whether a launch streams its images to actors; otherwise a trial reads a resident split."""
+    together: ClassVar[bool] = False
+    """Whether the results of a bundle are computed side by side, from what they share."""
 
     seed: int = 0
     """Drives initialization, shuffling and draws; each from its own stream of (seed, epoch)."""
@@ -68,6 +71,11 @@ class Result(Configuration, family=True):
         return ("train", "val", "test")
 
     @property
+    def tags(self) -> dict[str, str]:
+        """What tables group it by, in words that need no look at its parameters."""
+        return {}
+
+    @property
     def directions(self) -> dict[str, str]:
         """``max`` or ``min`` for each metric key that it logs, without the split."""
         return {}
@@ -88,6 +96,15 @@ class Result(Configuration, family=True):
     def compute(self, trial: Trial) -> None:
         """Do the work, reporting through the trial."""
 
+    @classmethod
+    def compute_together(cls, trials: Sequence[Trial]) -> None:
+        """Do the work of several results of a bundle at once, if the class is ``together``.
+
+        Each reports through its own trial, or fails alone by ``trial.fail``; who shares the work
+        changes no result. Global random numbers are those of the first: draw none of them.
+        """
+        raise NotImplementedError(f"{cls.__name__} computes its results one by one")
+
 
 def parameters(configuration: Configuration) -> dict[str, str]:
     """Every field of the identity by dotted name (``start.network.name``), for MLflow."""
@@ -104,6 +121,8 @@ def parameters(configuration: Configuration) -> dict[str, str]:
 def _flat(name: str, value: Any) -> dict[str, str]:
     if isinstance(value, Configuration):
         return {f"{name}.{key}": text for key, text in parameters(value).items()}
+    if isinstance(value, tuple) and value and all(isinstance(v, Result) for v in value):
+        return {name: " ".join(v.result_id for v in value)}  # each has a run that tells the rest
     if isinstance(value, tuple) and any(isinstance(v, Configuration) for v in value):
         return {
             key: text for i, v in enumerate(value) for key, text in _flat(f"{name}.{i}", v).items()

@@ -107,7 +107,9 @@ class Tracking:
                 "start": _start_of(result),
                 "git_commit": git_commit(),
                 "reason": "",
-            } | {f"direction.{key}": direction for key, direction in result.directions.items()}
+            }
+            tags |= {f"direction.{key}": way for key, way in result.directions.items()}
+            tags |= result.tags
             entry = known.get(result.result_id)
             if entry is None:
                 run = self.client.create_run(self.experiment_id, tags=tags, run_name=result.label)

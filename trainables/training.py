@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from data_pipelines.configuration import Configuration, annotated_fields, holds_configuration
+from data_pipelines.grids import Output
 from data_pipelines.order import WINDOWS
 from trainables.checkpoint import (
     TrainingState,
@@ -23,7 +24,7 @@ from trainables.checkpoint import (
     save_training,
     save_weights,
 )
-from trainables.models.network import Model
+from trainables.models.network import Model, Network
 from trainables.result import Result
 from trainables.team import Dismissed
 from trainables.trial import DivergedError, Trial
@@ -75,8 +76,31 @@ class Training(Result):
 
     @property
     @abstractmethod
-    def baseline(self) -> ClassifierTraining:
-        """The training without guidance that this one started from, or is."""
+    def architecture(self) -> Network:
+        """The network that is trained, and that evaluations judge."""
+
+    @property
+    @abstractmethod
+    def output(self) -> Output:
+        """What makes a probability of its logits, as its objective has it."""
+
+    @property
+    def pretraining(self) -> str:
+        """What the network has learned, in a word, where probes are trained on it."""
+        return self.name
+
+    def model_at(self, trial: Trial, classes: int) -> Model:
+        """The network after the epoch that was selected, on the device of the trial.
+
+        Args:
+            trial: that reads this training's files.
+            classes: number of logits.
+        """
+        summary = trial.summary_of(self)
+        model = self.architecture.build(classes)
+        model.module.to(trial.device)
+        restore(trial, self, summary, summary["epoch"], model)
+        return model
 
     @abstractmethod
     def keeps(self, history: list[dict[str, float]]) -> set[int]:
@@ -180,6 +204,31 @@ class Training(Result):
                 )
         optimizer.step()
         return losses
+
+
+@dataclass(frozen=True, kw_only=True)
+class FromClassifier(Training):
+    """The training of a classifier, or one that starts from a classifier and keeps its objective.
+
+    What is compared with the classifier, its baseline.
+    """
+
+    @property
+    @abstractmethod
+    def baseline(self) -> ClassifierTraining:
+        """The training that this one started from, or is."""
+
+    @property
+    def architecture(self) -> Network:
+        return self.baseline.network
+
+    @property
+    def output(self) -> Output:
+        return "sigmoid" if self.baseline.objective == "bce" else "softmax"
+
+    @property
+    def pretraining(self) -> str:
+        return f"supervised_{self.baseline.objective}"
 
 
 def in_every_training(configuration: ConfigurationT, **values: Any) -> ConfigurationT:

@@ -83,6 +83,10 @@ class Trial:
             {"event": "epoch", "result_id": self.result.result_id, "step": step, "metrics": finite}
         )
 
+    def fail(self, reason: str) -> None:
+        """Tell that this result cannot be had, while others that share its work go on."""
+        self._emit({"event": "failed", "result_id": self.result.result_id, "reason": reason})
+
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Leave what dependents read; written last and whole."""
         write_bytes(self.folder / "result.json", json.dumps(summary, indent=1).encode())
@@ -146,6 +150,14 @@ def environment(result: Result) -> Iterator[None]:
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
 
 
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Layers that are made inside are drawn from this seed; what is drawn outside is not moved."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
 def run(
     result: Result,
     storage: Path,
@@ -161,13 +173,18 @@ def run(
         LostTeammateError: another worker of the trial died.
     """
     started = time.monotonic()
-    device = (
-        torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu"
-    )
-    emit({"event": "running", "result_id": result.result_id, "pid": os.getpid(), "device": device})
+    about = {"pid": os.getpid(), "device": device_name()}
+    emit({"event": "running", "result_id": result.result_id, **about})
+    failed = False
+
+    def tell(event: Event) -> None:
+        nonlocal failed
+        failed = failed or event["event"] == "failed"
+        emit(event)
+
     try:
         with environment(result):
-            result.compute(Trial(result, storage, feeds, emit, team))
+            result.compute(Trial(result, storage, feeds, tell, team))
     except Dismissed:
         return True
     except LostTeammateError:
@@ -179,10 +196,17 @@ def run(
             {"event": "failed", "result_id": result.result_id, "reason": reason, "traceback": trace}
         )
         return False
-    emit(
-        {"event": "finished", "result_id": result.result_id, "seconds": time.monotonic() - started}
-    )
-    return True
+    if not failed:
+        seconds = time.monotonic() - started
+        emit({"event": "finished", "result_id": result.result_id, "seconds": seconds})
+    return not failed
+
+
+def device_name() -> str:
+    """What this process computes on, for the record."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return platform.processor() or "cpu"
 
 
 def tune_trial(
@@ -231,20 +255,65 @@ def run_bundle(
     feeds: Mapping[FeedKey, Feed],
     emit: Callable[[Event], None],
 ) -> None:
-    """Compute results in order; one that fails takes along only what depends on it."""
+    """Compute results in order; one that fails takes along only what depends on it.
+
+    Those of a class that computes ``together`` come at the turn of the first.
+    """
     failed: set[str] = set()
-    for result in bundle:
-        lost = [d.result_id for d in result.dependencies if d.result_id in failed]
-        if lost:
-            emit(
-                {
-                    "event": "failed",
-                    "result_id": result.result_id,
-                    "reason": f"not run: {lost[0]} failed",
-                }
-            )
-        if lost or not run(result, storage, feeds, emit):
-            failed.add(result.result_id)
+    left = list(bundle)
+    while left:
+        turn = [r for r in left if type(r) is type(left[0])] if left[0].together else left[:1]
+        left = [r for r in left if r not in turn]
+        ready = []
+        for result in turn:
+            lost = [d.result_id for d in result.dependencies if d.result_id in failed]
+            if lost:
+                reason = f"not run: {lost[0]} failed"
+                emit({"event": "failed", "result_id": result.result_id, "reason": reason})
+                failed.add(result.result_id)
+            else:
+                ready.append(result)
+        if len(ready) > 1:
+            failed |= run_together(ready, storage, feeds, emit)
+        elif ready and not run(ready[0], storage, feeds, emit):
+            failed.add(ready[0].result_id)
+
+
+def run_together(
+    results: Sequence[Result],
+    storage: Path,
+    feeds: Mapping[FeedKey, Feed],
+    emit: Callable[[Event], None],
+) -> set[str]:
+    """Compute results of one class side by side; returns the ids of those that failed."""
+    started, failed = time.monotonic(), set[str]()
+    device = device_name()
+
+    def tell(event: Event) -> None:
+        if event["event"] == "failed":
+            failed.add(event["result_id"])
+        emit(event)
+
+    for result in results:
+        about = {"pid": os.getpid(), "device": device}
+        tell({"event": "running", "result_id": result.result_id, **about})
+    trials = [Trial(result, storage, feeds, tell) for result in results]
+    reason = trace = ""
+    try:
+        with environment(results[0]):
+            type(results[0]).compute_together(trials)
+    except Exception as error:  # as in run: it fails these results, never the sweep
+        reason, trace = f"{type(error).__name__}: {error}", traceback.format_exc()
+    seconds = (time.monotonic() - started) / len(results)  # each bears its share
+    for result in results:
+        what = {"result_id": result.result_id}
+        if result.result_id in failed:
+            continue
+        if reason:
+            tell({"event": "failed", **what, "reason": reason, "traceback": trace})
+        else:
+            tell({"event": "finished", **what, "seconds": seconds})
+    return failed
 
 
 def run_locally(

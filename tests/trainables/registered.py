@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import MISSING
 from typing import Any, get_args, get_origin
 
-import data_pipelines.digit_scenes  # noqa: F401  (these register their classes)
 import trainables.attribution
 import trainables.grid_evaluation
 import trainables.group_training
 import trainables.idsds_finetuning
 import trainables.losses
 import trainables.metrics
-import trainables.models  # noqa: F401
+import trainables.models
+import trainables.probe_training  # noqa: F401
 from data_pipelines.configuration import Configuration, annotated_fields, default_of
 from data_pipelines.dataset import Dataset
 from tests.trainables.scenes import BASELINE, BIRDS
@@ -20,19 +20,26 @@ from trainables.attribution.attribution import Attribution
 from trainables.attribution.gradient import InputXGradient
 from trainables.attribution.identity import Identity
 from trainables.attribution.segmentation import Segmentation
+from trainables.backbone import Backbone, UntrainedBackbone
 from trainables.baselines import Baseline
 from trainables.losses.loss import Loss
 from trainables.metrics.classification import ClassificationMetric
 from trainables.metrics.localization import Epg
 from trainables.metrics.metric import Metric
 from trainables.models.network import Network
+from trainables.models.pretrained import PretrainedWeights
+from trainables.models.probe import ConventionalProbe, Probe
 from trainables.result import Result
 
 FAMILIES: list[Any] = [
     *(Dataset, Network, Baseline, Segmentation, Attribution, Identity),
-    *(Loss, Metric, ClassificationMetric, Result),
+    *(Loss, Metric, ClassificationMetric, Probe, Backbone, Result),
 ]
-REQUIRED = (BASELINE.network, BASELINE.data, InputXGradient(), BASELINE, BIRDS, Epg())
+REQUIRED = (
+    *(BASELINE.network, BASELINE.data, InputXGradient(), BASELINE, BIRDS, Epg(), "supervised"),
+    *(ConventionalProbe(), UntrainedBackbone(network=BASELINE.network)),
+    PretrainedWeights(sha256=64 * "0"),
+)
 """What stands for the required fields of a class."""
 
 

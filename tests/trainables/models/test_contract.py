@@ -11,6 +11,7 @@ from torch import Tensor
 import trainables.models  # noqa: F401  registers
 from tests.device_literals import device_literals
 from tests.trainables.networks import hooks_of
+from tests.trainables.registered import example
 from trainables.models.network import (
     DEPTHS,
     IMAGENET_MEAN,
@@ -21,7 +22,7 @@ from trainables.models.network import (
 )
 from trainables.models.small_resnet import SmallResNet
 
-NETWORKS = [cls() for _, cls in sorted(Network.registered.items())]
+NETWORKS = [example(cls) for _, cls in sorted(Network.registered.items())]
 each_network = pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.key)
 
 
