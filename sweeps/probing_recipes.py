@@ -9,6 +9,7 @@ from typing import Any, Literal
 from trainables.attribution.attribution import Attribution
 from trainables.models.bcos_network import BcosNetwork
 from trainables.models.network import Network
+from trainables.probe_recipes import RECIPES as PUBLISHED
 
 CONVENTIONAL, BCOS, TRANSFORMER, BCOS_TRANSFORMER = (
     *("conventional", "bcos", "transformer", "bcos_transformer"),
@@ -24,32 +25,6 @@ METHODS: Mapping[str, tuple[str, ...]] = {
 }
 """Methods of each kind that the paper compares, the one that it is about first. LIME and ScoreCAM
 are asked for by name: a map of theirs costs hundreds of forwards."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProbeRecipe:
-    """How probes are trained: fields of ``ProbeTraining``."""
-
-    epochs: int
-    batch_size: int
-    optimizer_name: Literal["adam", "sgd"] = "adam"
-    learning_rate: float = 1e-3
-    schedule: Literal["cosine", "step", "constant"] = "cosine"
-    warmup_epochs: int = 0
-    step_epochs: tuple[int, ...] = ()
-    augmentation: Literal["none", "flip", "crop"] = "crop"
-    crop_scale: float = 0.08
-
-    def fields(self, epochs: int = 0) -> dict[str, Any]:
-        """By name.
-
-        Args:
-            epochs: instead of the recipe's; the warm-up then ends before they do.
-        """
-        values = dict(vars(self))
-        if epochs:
-            values |= {"epochs": epochs, "warmup_epochs": min(self.warmup_epochs, epochs - 1)}
-        return values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,45 +52,16 @@ class Recipe:
     judging: Judging = Judging()
 
 
-# How to Probe, section 4 and appendix: the text says one recipe, the code's files say others.
-PAPER = ProbeRecipe(epochs=100, batch_size=256, warmup_epochs=5)
-COSLR = ProbeRecipe(epochs=100, batch_size=512, warmup_epochs=5)
-STEPLR = ProbeRecipe(
-    epochs=100,
-    batch_size=512,
-    optimizer_name="sgd",
-    learning_rate=30.0,
-    schedule="step",
-    step_epochs=(60, 80),
-)
-PAPER_SEVERAL = ProbeRecipe(epochs=50, batch_size=256, warmup_epochs=5, crop_scale=0.7)
-STEPLR_SEVERAL = ProbeRecipe(
-    epochs=50,
-    batch_size=64,
-    optimizer_name="sgd",
-    learning_rate=30.0,
-    schedule="step",
-    warmup_epochs=1,
-    step_epochs=tuple(range(6, 50, 6)),
-    crop_scale=0.7,
-)
 # Ours: what two cores learn in seconds.
-SAMPLE_PROBES = ProbeRecipe(
-    epochs=24,
-    batch_size=64,
-    learning_rate=1e-2,
-    warmup_epochs=1,
-    augmentation="none",
-)
-PROBES: Mapping[str, ProbeRecipe] = {
-    "paper": PAPER,
-    "coslr": COSLR,
-    "steplr": STEPLR,
-    "paper_several": PAPER_SEVERAL,
-    "steplr_several": STEPLR_SEVERAL,
-    "sample": SAMPLE_PROBES,
+SAMPLE_PROBES: Mapping[str, Any] = {
+    "epochs": 24,
+    "batch_size": 64,
+    "learning_rate": 1e-2,
+    "warmup_epochs": 1,
+    "augmentation": "none",
 }
-"""Recipes of probes by the names that ``--recipe`` takes."""
+PROBES: Mapping[str, Mapping[str, Any]] = {**PUBLISHED, "sample": SAMPLE_PROBES}
+"""Fields of ``ProbeTraining`` by the names that ``--recipe-of-probes`` takes."""
 FROM_SCRATCH = ("supervised", "moco_v2", "byol", "dino")
 SAMPLE_JUDGING = Judging(
     images=32,
@@ -136,7 +82,7 @@ RECIPES: Mapping[str, Recipe] = {
     "imagenet": Recipe(probes="paper", pretrainings=FROM_SCRATCH),
     **dict.fromkeys(
         ("voc", "voc2007", "coco", "coco2014"),
-        Recipe(probes="paper_several", pretrainings=FROM_SCRATCH),
+        Recipe(probes="paper_multi_label", pretrainings=FROM_SCRATCH),
     ),
 }
 """By the name of the dataset."""
