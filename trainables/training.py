@@ -32,7 +32,7 @@ from trainables.trial import DivergedError, Trial
 if TYPE_CHECKING:
     from trainables.classifier_training import ClassifierTraining
 
-SHUFFLE, TARGETS, DELETED = 1, 2, 3
+SHUFFLE, TARGETS, DELETED, VIEWS = 1, 2, 3, 4
 """Streams of random numbers: (seed, stream, epoch)."""
 
 ConfigurationT = TypeVar("ConfigurationT", bound=Configuration)
@@ -114,6 +114,10 @@ class Training(Result):
         """Learning rate in an epoch (from 1), whatever came before."""
         return self.learning_rate
 
+    def kept(self, module: nn.Module) -> nn.Module:
+        """The part of what is trained whose weights are the result."""
+        return module
+
     def fit(
         self, trial: Trial, model: Model, step: Step, evaluate: Callable[[], dict[str, float]]
     ) -> TrainingState:
@@ -151,7 +155,9 @@ class Training(Result):
             state.history.append(metrics)
             state.epoch = epoch
             weights: dict[str, str] = state.notes.setdefault("weights", {})
-            weights[str(epoch)] = save_weights(weights_path(trial.folder, epoch), model.module)
+            weights[str(epoch)] = save_weights(
+                weights_path(trial.folder, epoch), self.kept(model.module)
+            )
             unkept = {e for e in weights if int(e) not in self.keeps(state.history)}
             for e in unkept:
                 del weights[e]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Self
@@ -175,12 +175,14 @@ class Network(Configuration, family=True):
 
     def encode(self, images: Tensor) -> Tensor:
         """uint8 (B, 3, H, W) to float32: scaled to [0, 1], then ImageNet mean and deviation."""
-        mean = torch.tensor(IMAGENET_MEAN, device=images.device).view(3, 1, 1)
-        std = torch.tensor(IMAGENET_STD, device=images.device).view(3, 1, 1)
-        return (images.float() / 255 - mean) / std
+        return standardized(images, IMAGENET_MEAN, IMAGENET_STD)
 
     def with_new_head(self) -> Self:
         """The network as it gets a head for other classes than it was pretrained on."""
+        return self
+
+    def as_pretrained(self, pretraining: str) -> Self:
+        """The network as published weights of that pre-training expect it: their encoding."""
         return self
 
     def build(self, classes: int) -> Model:
@@ -206,6 +208,14 @@ class Network(Configuration, family=True):
         for path in self.bypassed:
             module.set_submodule(path, nn.Identity())
         module.set_submodule(self.head_at, head)
+
+
+def standardized(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """uint8 (B, 3, H, W) to float32: scaled to [0, 1], then (x - mean) / std of each color."""
+    center, spread = (
+        torch.tensor(values, device=images.device).view(3, 1, 1) for values in (mean, std)
+    )
+    return (images.float() / 255 - center) / spread
 
 
 @contextmanager
