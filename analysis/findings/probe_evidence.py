@@ -120,6 +120,13 @@ class ProbeEvidence:
         return found
 
     @cached_property
+    def _whole(self) -> dict[tuple[str, str], float]:
+        """Means over boxes of all sizes, by result id and key."""
+        rows = self.values[self.values["area"] == ""]
+        keys = zip(rows["result_id"], rows["protocol"], strict=True)
+        return dict(zip(keys, rows["value"], strict=True))
+
+    @cached_property
     def _protocols(self) -> dict[str, dict[str, list[str]]]:
         """Keys of each family that an evaluation was scored by, by result id."""
         found: dict[str, dict[str, list[str]]] = {}
@@ -265,6 +272,12 @@ class ProbeEvidence:
             for seed, result_id in zip(done["seed"], done["result_id"], strict=True)
         }
         return {seed: one for seed, one in found.items() if one is not None and len(one.scores)}
+
+    def mean(self, probe: Probe, scored: Scored, protocol: str) -> float:
+        """Mean over seeds of what the evaluations logged; NaN if none did."""
+        rows = self._whole
+        ids = self.evaluation_ids(probe, scored)
+        return float(np.mean([rows[one, protocol] for one in ids if (one, protocol) in rows] or np.nan))
 
     def evaluation_ids(self, probe: Probe, scored: Scored) -> tuple[str, ...]:
         """The result ids of a way of scoring."""
