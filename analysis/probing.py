@@ -9,10 +9,10 @@ import pandas as pd
 
 from analysis.runs import Runs
 
-TRAINING, REFERENCE, PRETRAINING = "probe_training", "classifier_training", "ssl_training"
+TRAINING, REFERENCE = "probe_training", "classifier_training"
 EVALUATIONS = {"probe_evaluation": "images", "probe_grid_evaluation": "mosaics"}
 """Kinds of runs that score a probe's maps, and what they score them on."""
-KINDS = (TRAINING, PRETRAINING, *EVALUATIONS)
+KINDS = (TRAINING, *EVALUATIONS)
 """Kinds of runs that this report is about."""
 CE, BCE, BCE_UNIFORM = "ce", "bce", "bce_uniform"
 LOSSES = {CE: "CE", BCE: "BCE", BCE_UNIFORM: "BCE 1/C"}
@@ -30,9 +30,14 @@ F1, others by accuracy."""
 PROBE = ("dataset", "backbone", "pretraining", "probe", "loss", "variant")
 """What makes a probe; ``variant`` names what else differs between trainings (``epochs=8``)."""
 SCORED = ("method", "gauge", "images", "choice")
-"""What makes an evaluation of a probe; ``images`` is own or common, ``choice`` what else differs."""
+"""What makes an evaluation of a probe; ``images`` is own, common or all, ``choice`` names what else
+differs between evaluations of a method (``side=2``)."""
+OWN = "own"
+"""Images that a probe chose for itself."""
 OWN_HEAD = "own classifier"
 """What stands for the probe of a network that was trained as a whole."""
+CROSS_ENTROPY = ("ce_loss", "cross_entropy", "loss")
+"""What evaluations may call the cross-entropy of the probe that they explain."""
 DEAD = "dead_map_fraction"
 
 
@@ -53,16 +58,16 @@ def trained(runs: Runs) -> pd.DataFrame:
             "result_id": rows["result_id"],
             "status": rows["status"],
             "kind": rows["kind"],
-            "dataset": _datasets(rows, ""),
+            "dataset": datasets(rows),
             "backbone": column(rows, "tag.backbone").where(~whole, column(rows, "network.name")),
             "pretraining": column(rows, "tag.pretraining").where(~whole, "supervised"),
             "probe": plain_probe(keys).where(~whole, OWN_HEAD),
             "loss": column(rows, "tag.loss").where(~whole, column(rows, "objective")),
-            "several": _several(rows, ""),
+            "several": _several(rows),
             "form": column(rows, "probe.name"),
             "layers": pd.to_numeric(column(rows, "probe.layers"), errors="coerce"),
             "rest": plain_probe(keys, layers=False),
-            "seed": _seeds(rows, ""),
+            "seed": _seeds(rows),
         }
     )
     others = _others(runs, r"(name|threads|seed|objective|off_target|(probe|backbone|data)\..*)")
@@ -79,15 +84,17 @@ def evaluated(runs: Runs, trained: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Columns result_id, status, kind, ``training`` (result id), PROBE, several, form, layers,
-        rest, SCORED, ``attribution`` (its name), ``alpha`` (of a shift), ``other`` (the loss of the
-        probe whose class mean is carried), ``side``, ``split``, ``seed`` (the probe's and its own)
-        and ``dead`` (share of the maps without anything positive).
+        rest, SCORED, ``attribution`` (its name), ``alpha`` (of a shift), ``side``, ``split``,
+        ``seed`` (the probe's and its own) and ``dead`` (share of the maps without anything
+        positive). An exchanged gauge names the loss of the probe whose class mean is carried.
     """
     rows = runs.runs[runs.runs["kind"].isin(list(EVALUATIONS))]
     attribution = column(rows, "attribution.name")
     own_seed = column(rows, "seed").astype(str)
     other = column(rows, "gauge.other.objective")
     uniform = (other == BCE) & (column(rows, "gauge.other.off_target") == "uniform")
+    other = other.where(~uniform, BCE_UNIFORM)
+    gauge = column(rows, "gauge.name").replace("", AS_TRAINED)
     found = pd.DataFrame(
         {
             "result_id": rows["result_id"],
@@ -96,10 +103,9 @@ def evaluated(runs: Runs, trained: pd.DataFrame) -> pd.DataFrame:
             "training": rows["start"],
             "method": _methods(rows, attribution),
             "attribution": attribution,
-            "gauge": column(rows, "gauge.name").replace("", AS_TRAINED),
+            "gauge": gauge.where(gauge != EXCHANGED, gauge + " " + other),
             "alpha": pd.to_numeric(column(rows, "gauge.alpha"), errors="coerce"),
-            "other": other.where(~uniform, BCE_UNIFORM),
-            "images": column(rows, "images").where(_is_choice(rows), "own"),
+            "images": column(rows, "images").replace("", OWN),
             "side": pd.to_numeric(column(rows, "side"), errors="coerce"),
             "split": column(rows, "split"),
         }
@@ -143,32 +149,16 @@ def values(runs: Runs, evaluated: pd.DataFrame) -> pd.DataFrame:
     return rows[names].reset_index(drop=True)
 
 
-def neighbors(runs: Runs) -> pd.DataFrame:
-    """kNN accuracy of the backbones that were pre-trained, epoch by epoch.
+def cross_entropies(runs: Runs) -> pd.DataFrame:
+    """The mean cross-entropy that evaluations logged of the probe they explained, if any did.
 
     Returns:
-        Columns result_id, status, dataset, backbone, pretraining, seed, epoch (0: untrained), knn,
-        split.
+        Columns result_id, value.
     """
-    rows = runs.runs[runs.runs["kind"].isin([PRETRAINING, REFERENCE])]
-    supervised = "supervised_" + column(rows, "objective")
-    found = pd.DataFrame(
-        {
-            "result_id": rows["result_id"],
-            "status": rows["status"],
-            "dataset": _datasets(rows, ""),
-            "backbone": column(rows, "network.name"),
-            "pretraining": column(rows, "method.name").where(
-                rows["kind"] == PRETRAINING, supervised
-            ),
-            "seed": column(rows, "seed").astype(str),
-        }
-    )
-    history = runs.history[runs.history["metric"] == "knn_accuracy"]
-    history = history.rename(columns={"step": "epoch", "value": "knn"}).drop(columns="metric")
-    found = found.merge(history, on="result_id", how="inner")
-    by = ["dataset", "backbone", "pretraining", "seed", "result_id", "epoch"]
-    return found.sort_values(by, kind="stable", ignore_index=True)
+    rows = runs.history[runs.history["metric"].isin(CROSS_ENTROPY)]
+    evaluations = runs.runs.loc[runs.runs["kind"].isin(list(EVALUATIONS)), "result_id"]
+    rows = rows[rows["result_id"].isin(evaluations)]
+    return rows.drop_duplicates("result_id", keep="last")[["result_id", "value"]]
 
 
 def family_of(protocol: str) -> str:
@@ -190,27 +180,24 @@ def column(rows: pd.DataFrame, name: str) -> pd.Series:
     return rows[name].astype(object).where(rows[name].notna(), "")
 
 
-def _datasets(rows: pd.DataFrame, prefix: str) -> pd.Series:
-    names, layouts = (column(rows, f"{prefix}data.{part}") for part in ("name", "layout"))
+def datasets(rows: pd.DataFrame) -> pd.Series:
+    """What the data of each run are called, with the layout where they have one."""
+    names, layouts = (column(rows, f"data.{part}") for part in ("name", "layout"))
     return (names.astype(str) + " " + layouts.astype(str)).str.strip()
 
 
-def _several(rows: pd.DataFrame, prefix: str) -> pd.Series:
-    names, layouts = (column(rows, f"{prefix}data.{part}") for part in ("name", "layout"))
+def _several(rows: pd.DataFrame) -> pd.Series:
+    names, layouts = (column(rows, f"data.{part}") for part in ("name", "layout"))
     return layouts.where(layouts != "", names).astype(str).str.startswith(SEVERAL)
 
 
-def _seeds(rows: pd.DataFrame, prefix: str) -> pd.Series:
+def _seeds(rows: pd.DataFrame) -> pd.Series:
     """Own seed and, where backbones differ in theirs, that one: 0, 0/1."""
-    found = column(rows, f"{prefix}seed").astype(str)
-    names = [f"{prefix}backbone.{part}seed" for part in ("", "of.")]
+    found = column(rows, "seed").astype(str)
+    names = [f"backbone.{part}seed" for part in ("", "of.")]
     backbones = [column(rows, name).astype(str) for name in names]
     joined = backbones[0] + backbones[1]
     return found + "/" + joined if joined[joined != ""].nunique() > 1 else found
-
-
-def _is_choice(rows: pd.DataFrame) -> pd.Series:
-    return column(rows, "images").isin(["own", "common"])
 
 
 def _methods(rows: pd.DataFrame, attribution: pd.Series) -> pd.Series:
