@@ -21,6 +21,8 @@ from analysis.address import Unavailable, default_tracking_uri, redacted
 from analysis.document import Block, Heading, Paragraph, Picture, Table, as_markdown, as_page
 from analysis.groups_report import GroupFrames
 from analysis.guidance_report import GuidanceFrames
+from analysis.pretraining_report import EVALUATION as NEIGHBORS
+from analysis.pretraining_report import PretrainingFrames
 from analysis.ranking_report import RankingFrames
 from analysis.runs import Runs, launched, load
 from analysis.sentences import SELF_CHECKS
@@ -126,6 +128,8 @@ def frames_of(runs: Runs) -> Frames:
     kinds = set(runs.runs["kind"])
     if groups.TRAINING in kinds:
         return GroupFrames.of(runs)
+    if NEIGHBORS in kinds:
+        return PretrainingFrames.of(runs)
     if kinds.isdisjoint(scores.KINDS):
         return GuidanceFrames.of(runs)
     ranking = RankingFrames.of(runs)

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 OF_A_RUN = ("result_id", "run_id", "status", "kind", "label", "reason", "start", "started")
 """Columns of ``Runs.runs`` that every result has; the others are parameters and metrics."""
+TAGS = ("backbone", "pretraining", "probe", "loss")
+"""Tags that describe a probe; columns ``tag.<name>`` where any run has one."""
 PAGE = 1000
 """Runs asked for at once."""
 CONNECTIONS = 8
@@ -43,8 +45,8 @@ class Runs:
     experiment: str
     tracking_uri: str
     runs: pd.DataFrame
-    """One row per result: OF_A_RUN, every parameter under its own name (numbers as numbers), and
-    every metric without a split (``seconds``, ``iou_threshold``)."""
+    """One row per result: OF_A_RUN, ``tag.<name>`` of TAGS, every parameter under its own name
+    (numbers as numbers), and every metric without a split (``seconds``, ``iou_threshold``)."""
     parameters: tuple[str, ...]
     """The columns of ``runs`` that are part of the identity."""
     history: pd.DataFrame
@@ -233,11 +235,13 @@ def _rows(runs: Iterable[Run]) -> tuple[pd.DataFrame, tuple[str, ...]]:
                 f"run {run.info.run_id}: parameters {sorted(taken)} bear the name of a column"
             )
         numbers = {key: value for key, value in run.data.metrics.items() if "/" not in key}
+        row |= {f"tag.{name}": tags[name] for name in TAGS if name in tags}
         rows.append(numbers | row | run.data.params)
         parameters |= run.data.params.keys()
         metrics |= numbers.keys()
+    tagged = [f"tag.{name}" for name in TAGS if any(f"tag.{name}" in row for row in rows)]
     frame = pd.DataFrame(
-        rows, columns=[*OF_A_RUN, *sorted(parameters), *sorted(metrics - parameters)]
+        rows, columns=[*OF_A_RUN, *tagged, *sorted(parameters), *sorted(metrics - parameters)]
     )
     for name in parameters:
         frame[name] = _numbers(frame[name])

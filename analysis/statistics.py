@@ -7,6 +7,7 @@ images in every resample. Letters: N explanations, I images, M methods (columns)
 from __future__ import annotations
 
 import warnings
+from functools import lru_cache
 
 import numpy as np
 from scipy import stats
@@ -73,20 +74,34 @@ def resampled_means(
     )
     distinct = counts[:, [int(np.argmax(of_column == k)) for k in range(len(kept))]]
     table = np.hstack([sums - counts * np.nan_to_num(center), distinct]).astype(np.float32)
-    random, found = np.random.default_rng(seed), []
     block = max(1, BLOCK_BYTES // (4 * max(1, images)))
-    for start in range(0, resamples if images else 0, block):
-        weights = np.empty((min(block, resamples - start), images), dtype=np.float32)
-        for row in weights:
-            row[:] = np.bincount(random.integers(0, images, images), minlength=images)
-        found.append(weights @ table)
-    if not found:
+    if not images or not resamples:
         return np.full((resamples, sums.shape[1]), np.nan)
-    drawn = np.concatenate(found).astype(np.float64)
+    if resamples <= block:
+        drawn = (_kept_counts(images, resamples, seed) @ table).astype(np.float64)
+    else:
+        random = np.random.default_rng(seed)
+        sizes = [min(block, resamples - start) for start in range(0, resamples, block)]
+        parts = [_drawn_counts(random, images, size) @ table for size in sizes]
+        drawn = np.concatenate(parts).astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(
             center + drawn[:, : len(of_column)] / drawn[:, len(of_column) :][:, of_column]
         )
+
+
+@lru_cache(maxsize=2)
+def _kept_counts(images: int, resamples: int, seed: int) -> np.ndarray:
+    """One block of draws, kept: reports compare many columns of equally many images."""
+    return _drawn_counts(np.random.default_rng(seed), images, resamples)
+
+
+def _drawn_counts(random: np.random.Generator, images: int, resamples: int) -> np.ndarray:
+    """How often each image is drawn in each resample, (R, I) float32."""
+    counts = np.empty((resamples, images), dtype=np.float32)
+    for row in counts:
+        row[:] = np.bincount(random.integers(0, images, images), minlength=images)
+    return counts
 
 
 def interval(resampled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

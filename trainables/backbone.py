@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from data_pipelines.configuration import Configuration
 from trainables.checkpoint import read_weights
+from trainables.models.checkpoint_layout import layouts_of
 from trainables.models.network import Model, Network
 from trainables.models.pretrained import PretrainedWeights, head_of
+from trainables.models.published_weights import Match, match_of
 from trainables.training import Training, weights_path
 from trainables.trial import Trial, seeded
 
@@ -116,14 +118,29 @@ class TrainedBackbone(Backbone):
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedBackbone(Backbone):
-    """Weights from a published checkpoint file."""
+    """Weights from a published checkpoint file, all but those of a classifier.
+
+    Raises:
+        ValueError: no layout of such weights of the network is known, or they expect another
+            encoding of pixels.
+    """
 
     name: ClassVar[str] = "published"
 
     network: Network
     pretrained_by: str
-    """The kind of pre-training, which says how the file is laid out."""
+    """What the weights have learned, which says how the file is laid out."""
     weights: PretrainedWeights
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        layouts_of(self.network, self.pretrained_by)
+        expected = self.network.as_pretrained(self.pretrained_by)
+        if self.network != expected:
+            raise ValueError(
+                f"{self.pretrained_by} weights expect the encoding of {expected}, not of "
+                f"{self.network}"
+            )
 
     @property
     def architecture(self) -> Network:
@@ -134,10 +151,19 @@ class PublishedBackbone(Backbone):
         return self.pretrained_by
 
     def check(self) -> None:
-        self.weights.check(self.network)
+        self.match()
+
+    def match(self) -> Match:
+        """Where every tensor of the file goes.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it does not fit.
+        """
+        return match_of(self.network, self.pretrained_by, self.weights.file())
 
     def build(self, trial: Trial) -> Model:
-        model = self.network.build(CLASSES)
-        self.weights.load(model.module, self.network)
+        match, model = self.match(), self.network.build(CLASSES)
+        match.fill(model.module)
         model.module.to(trial.device)
         return model

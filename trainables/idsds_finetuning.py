@@ -18,7 +18,8 @@ from data_pipelines.patches import Patches, cell_sides, deleted_pixels
 from data_pipelines.resized_crops import DRAWS, ResizedCrops, random_resized_crops
 from trainables.baselines import Baseline, ColorAndInverse, Zero
 from trainables.batch import Batch
-from trainables.classifier_training import ClassifierTraining, classification_loss, single_labels
+from trainables.classifier_training import ClassifierTraining, single_labels
+from trainables.losses.classification import classification_loss
 from trainables.metrics.metric import Undefined
 from trainables.metrics.single_deletion import (
     Deletions,

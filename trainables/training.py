@@ -32,7 +32,7 @@ from trainables.trial import DivergedError, Trial
 if TYPE_CHECKING:
     from trainables.classifier_training import ClassifierTraining
 
-SHUFFLE, TARGETS, DELETED, HELD_OUT, CROPPED = 1, 2, 3, 4, 5
+SHUFFLE, TARGETS, DELETED, VIEWS, HELD_OUT, CROPPED = 1, 2, 3, 4, 5, 6
 """Streams of random numbers: (seed, stream, epoch)."""
 
 ConfigurationT = TypeVar("ConfigurationT", bound=Configuration)
@@ -118,6 +118,10 @@ class Training(Result):
         """Learning rate in an epoch (from 1), whatever came before."""
         return self.learning_rate
 
+    def kept(self, module: nn.Module) -> nn.Module:
+        """The part of what is trained whose weights are the result."""
+        return module
+
     def fit(
         self, trial: Trial, model: Model, step: Step, evaluate: Callable[[], dict[str, float]]
     ) -> TrainingState:
@@ -155,7 +159,9 @@ class Training(Result):
             state.history.append(metrics)
             state.epoch = epoch
             weights: dict[str, str] = state.notes.setdefault("weights", {})
-            weights[str(epoch)] = save_weights(weights_path(trial.folder, epoch), model.module)
+            weights[str(epoch)] = save_weights(
+                weights_path(trial.folder, epoch), self.kept(model.module)
+            )
             unkept = {e for e in weights if int(e) not in self.keeps(state.history)}
             for e in unkept:
                 del weights[e]
@@ -168,22 +174,30 @@ class Training(Result):
         return state
 
     def _batches(self, trial: Trial, epoch: int) -> Generator[tuple[int, np.ndarray], None, None]:
-        """Shuffled batches of image indices; the order is a function of (seed, epoch).
-
-        Where the last has too few images for all workers, they join the batch before.
-        """
+        """Shuffled batches of image indices; the order is a function of (seed, epoch)."""
         images, random = trial.images("train"), trial.generator(SHUFFLE, epoch)
         if self.shuffle == "windows":
             order = WINDOWS.shuffled(images.rows, random)
         else:
             order = random.permutation(len(images))
         order = order[~np.isin(order, self.held_out(trial, len(images)))]
-        starts = list(range(0, len(order), self.batch_size))
-        if len(starts) > 1 and len(order) - starts[-1] < self.workers:
-            del starts[-1]
-        batches = np.split(order, starts[1:])
+        batches = np.split(order, self.batch_starts(len(order))[1:])
         with images.expecting([trial.team.share_of(batch) for batch in batches]):
             yield from enumerate(batches, 1)
+
+    @property
+    def least_batch(self) -> int:
+        """Images that a batch must have: one for each worker."""
+        return self.workers
+
+    def batch_starts(self, images: int) -> list[int]:
+        """Where in the order the batches of an epoch begin; a last one too small joins the one
+        before.
+        """
+        starts = list(range(0, images, self.batch_size))
+        if len(starts) > 1 and images - starts[-1] < self.least_batch:
+            del starts[-1]
+        return starts
 
     def _step(
         self,

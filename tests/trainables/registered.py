@@ -36,7 +36,7 @@ FAMILIES: list[Any] = [
     *(Loss, Metric, ClassificationMetric, Probe, Backbone, Result),
 ]
 REQUIRED = (
-    *(BASELINE.network, BASELINE.data, InputXGradient(), BASELINE, BIRDS, Epg(), "supervised"),
+    *(BASELINE.network, BASELINE.data, InputXGradient(), BASELINE, BIRDS, Epg(), "supervised_ce"),
     *(ConventionalProbe(), UntrainedBackbone(network=BASELINE.network)),
     PretrainedWeights(sha256=64 * "0"),
 )

@@ -26,12 +26,18 @@ from trainables.attribution.relevance_rules import (
     through_product,
     through_sum,
 )
+from trainables.models.bcos_layers import BcosLinear
 from trainables.models.network import Model
+from trainables.models.probe import ProbeHead
+from trainables.models.probe_pack import Pack
 from trainables.passes import Feature, Gradient, Need, Passes
 
 KEPT = ("norm1", "attn.qkv", "drop_path1", "norm2", "mlp.norm", "drop_path2")
 """Parts of a block whose output the relevance needs; what lies between is computed from these."""
 LINEAR = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+Layers = list[tuple[nn.Linear, str]]
+"""Linear layers of a head, each with the name of the part whose output it takes, if there is one.
+"""
 PLAIN = {
     "attn.q_norm": "queries are normalized",
     "attn.k_norm": "keys are normalized",
@@ -130,9 +136,9 @@ def attention_relevances(passes: Passes) -> Iterator[tuple[str, Tensor]]:
     tokens = tokens_of(passes.model)
     whole = Part(passes, root_of(tokens))
     final = (whole / "norm").output
-    ones = functional.one_hot(passes.batch.targets, passes.logits.shape[1]).to(final)
     relevance = torch.zeros_like(final)
-    relevance[:, 0] = through_copies(final[:, 0], (whole / "head").relevance_of(final[:, 0], ones))
+    taken = through_head(passes, f"{_prefix(passes.model)}head", final[:, 0])
+    relevance[:, 0] = through_copies(final[:, 0], taken)
     entries = [whole / "norm_pre", *(Part(passes, path) for path in tokens.blocks)]
     for k in range(len(tokens.blocks) - 1, -1, -1):
         block, x = entries[k + 1], entries[k].output
@@ -158,6 +164,52 @@ def attention_relevances(passes: Passes) -> Iterator[tuple[str, Tensor]]:
             relevance = through_copies(x, past, taken)
 
 
+def through_head(passes: Passes, path: str, x: Tensor) -> Tensor:
+    """Relevance (N, D) of what the head takes, x (N, D), where each target's logit has 1.
+
+    In a pack each target goes through its own probe. A B-cos layer shares as its linear one, whose
+    rows it scales by what is not negative; norms, activations and the constant hand on.
+    """
+    heads, columns = heads_at(passes.model, path), passes.logits.shape[1]
+    classes, relevance = columns // len(heads), torch.zeros_like(x)
+    for p, (head, layers) in enumerate(heads):
+        of = (passes.batch.targets // classes == p).nonzero().squeeze(1)
+        shares = functional.one_hot(passes.batch.targets[of] % classes, classes).to(x)
+        for layer, before in reversed(layers):
+            given = passes.output(f"{head}.{before}")[of] if before else x[of]
+            shares = through_linear(shares, given, layer)
+        relevance[of] = shares
+    return relevance
+
+
+def heads_at(model: Model, path: str) -> list[tuple[str, Layers]]:
+    """Path and layers of the head there, or of each head of a pack.
+
+    Raises:
+        ValueError: a part that there is no rule for, in words.
+    """
+    found = dict(model.module.named_modules()).get(path)
+    if isinstance(found, Pack):
+        return [(f"{path}.heads.{p}", _layers_of(path, h)) for p, h in enumerate(found.heads)]
+    return [(path, _layers_of(path, found))]
+
+
+def _layers_of(path: str, head: nn.Module | None) -> Layers:
+    if type(head) is nn.Linear:
+        return [(head, "")]
+    if not isinstance(head, ProbeHead):
+        raise ValueError(f"{path!r} is not a linear layer")
+    layers, before = Layers(), ""
+    for name, part in head.named_children():
+        if name in head.layers:
+            linear = part.linear if isinstance(part, BcosLinear) else part
+            if not isinstance(linear, nn.Linear):
+                raise ValueError(f"'{path}.{name}' is not a linear layer")
+            layers.append((linear, before))
+        before = name
+    return layers
+
+
 def _prefix(model: Model) -> str:
     """What stands before the path of every part of the transformer."""
     root = root_of(tokens_of(model))
@@ -167,7 +219,9 @@ def _prefix(model: Model) -> str:
 def _needs(model: Model) -> tuple[Need, ...]:
     tokens, root = tokens_of(model), _prefix(model)
     inner = [f"{block}.{part}" for block in tokens.blocks for part in KEPT]
-    kept = [f"{root}norm_pre", *tokens.blocks[:-1], *inner, f"{root}norm"]
+    heads = heads_at(model, f"{root}head")
+    between = [f"{head}.{before}" for head, layers in heads for _, before in layers if before]
+    kept = [f"{root}norm_pre", *tokens.blocks[:-1], *inner, f"{root}norm", *between]
     return (
         *(Feature(layer=path) for path in kept),
         *(Gradient(layer=path) for path in tokens.attentions),
@@ -178,10 +232,14 @@ def _without_rule(model: Model) -> Iterator[str]:
     """What hinders, in words: parts that are missing, or are there and have no rule."""
     tokens, root = tokens_of(model), _prefix(model)
     parts, nothing = dict(model.module.named_modules()), nn.Identity()
+    try:
+        heads_at(model, f"{root}head")
+    except ValueError as reason:
+        yield str(reason)
     for need in _needs(model):
         if need.layer not in parts:
             yield f"there is no {need.layer!r}"
-    for path in (*(f"{block}.{part}" for block in tokens.blocks for part in LINEAR), f"{root}head"):
+    for path in (f"{block}.{part}" for block in tokens.blocks for part in LINEAR):
         if type(parts.get(path)) is not nn.Linear:
             yield f"{path!r} is not a linear layer"
     for block in tokens.blocks:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from sklearn.metrics import average_precision_score, f1_score
+from numpy.typing import NDArray
 
 from data_pipelines.configuration import Configuration
 
@@ -66,10 +66,9 @@ class F1(ClassificationMetric):
 
     def over_split(self, logits: np.ndarray, labels: np.ndarray) -> float:
         """2 TP / (2 TP + FP + FN)."""
-        # Flat: given as (N, 1), scikit-learn would count the absent class as a second one.
-        return float(
-            f1_score(labels.ravel(), (logits >= 0).ravel().astype(np.int64), zero_division=np.nan)
-        )
+        predicted, there = logits >= 0, labels == 1
+        either = int(predicted.sum() + there.sum())
+        return 2 * int((predicted & there).sum()) / either if either else float("nan")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,11 +89,29 @@ class MeanAveragePrecision(ClassificationMetric):
     def over_split(self, logits: np.ndarray, labels: np.ndarray) -> float:
         """Mean of the average precisions of the classes that occur."""
         each = [
-            average_precision_score(labels[:, k], logits[:, k])
+            average_precision(logits[:, k], labels[:, k])
             for k in range(labels.shape[1])
             if labels[:, k].any()
         ]
         return float(np.mean(each)) if each else float("nan")
+
+
+def average_precision(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    """Precision at each distinct score, weighted by the recall that is gained there.
+
+    scikit-learn's definition and order of sums, without the second that its import takes in every
+    process.
+
+    Args:
+        scores: (N,); the higher, the sooner an image is retrieved.
+        labels: (N,), 0 or 1, at least one of them 1.
+    """
+    order = np.argsort(-scores, kind="stable")
+    last_of_equals = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
+    hits = labels[order].cumsum()[last_of_equals]
+    precision = (hits / (1 + last_of_equals))[::-1]
+    recall = np.append((hits / hits[-1])[::-1], 0.0)
+    return float(-np.sum(np.diff(recall) * precision))
 
 
 @dataclass(frozen=True, kw_only=True)

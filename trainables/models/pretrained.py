@@ -61,7 +61,7 @@ class PretrainedWeights(Configuration):
         """
         with torch.device("meta"):  # shapes alone
             module = network.build(classes or 2).module
-        fitting_weights(module, self._file(), head=() if classes else head_of(network))
+        fitting_weights(module, self.file(), head=() if classes else head_of(network))
 
     def load(self, module: nn.Module, network: Network) -> None:
         """Fill the network's module, whose head was freshly initialized.
@@ -73,7 +73,7 @@ class PretrainedWeights(Configuration):
             ValueError: it is another file than the one that was asked for, or does not fit; every
                 tensor that does not is named, and the module is not changed.
         """
-        for path in load_network_weights(module, self._file(), head=head_of(network)):
+        for path in load_network_weights(module, self.file(), head=head_of(network)):
             layer = module.get_submodule(path)
             if isinstance(layer, nn.Linear | nn.Conv2d):
                 layer.reset_parameters()
@@ -85,10 +85,15 @@ class PretrainedWeights(Configuration):
             FileNotFoundError: there is no such file.
             ValueError: it is another file than the one that was asked for, or does not fit.
         """
-        load_network_weights(module, self._file())
+        load_network_weights(module, self.file())
 
-    def _file(self) -> Path:
-        """The file, which is the one that was asked for."""
+    def file(self) -> Path:
+        """The file, which is the one that was asked for.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is another one.
+        """
         path = Path(self.path)
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file of pretrained weights")

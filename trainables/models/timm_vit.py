@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, Self
 
 from torch import Tensor, nn
 
-from trainables.models.network import Model, Network, Tokens
+from trainables.models.network import Form, Model, Network, Tokens
 from trainables.models.small_resnet import SmallResNet
+
+Encoding = Literal["half", "imagenet"]
 
 
 def quarters(blocks: int) -> dict[str, str]:
@@ -40,11 +42,15 @@ class TimmViT(Network):
     blocks: ClassVar[int] = 12
     shape: ClassVar[tuple[int, int]]
     """Width of a token, and heads."""
-    centered: ClassVar[bool] = True
-    """Whether pixels enter in [-1, 1] (mean and deviation 0.5), else by ImageNet's statistics."""
+    probed_at: ClassVar[str] = "fc_norm"  # where the class token is alone, after the final norm
+    probe_form: ClassVar[Form] = "class_token"
+    head_at: ClassVar[str] = "head"
 
     size_px: int = field(default=224, metadata={"short": "px"})
     """Side of the images for which there is one position code a patch; weights depend on it."""
+    encoding: Encoding = "half"
+    """How pixels enter: ``half`` (-1 to 1), as in timm's supervised weights, or ``imagenet`` (its
+    mean and deviation), as in DeiT's, DINO's and MoCo v3's."""
 
     def __post_init__(self) -> None:
         """Check that patches fill the image."""
@@ -86,7 +92,16 @@ class TimmViT(Network):
                 f"images of {height} x {width} px; {self.name} takes multiples of "
                 f"{self.patch_px} px"
             )
-        return images.float() / 127.5 - 1 if self.centered else super().encode(images)
+        return images.float() / 127.5 - 1 if self.encoding == "half" else super().encode(images)
+
+    def as_pretrained(self, pretraining: str) -> Self:
+        """With ImageNet's mean and deviation, unless the weights are of a supervised network.
+
+        Source: the transforms of DINO (Caron et al., ICCV 2021) and MoCo v3 (Chen et al., ICCV
+            2021), the authors' code.
+        """
+        supervised = pretraining.startswith("supervised")
+        return self if supervised else replace(self, encoding="imagenet")
 
     def build(self, classes: int) -> Model:
         blocks = tuple(f"blocks.{k}" for k in range(self.blocks))
@@ -130,8 +145,9 @@ class DeiTTiny(TimmViT):
     """
 
     name: ClassVar[str] = "deit_tiny"
-    centered: ClassVar[bool] = False
     shape: ClassVar[tuple[int, int]] = (192, 3)
+
+    encoding: Encoding = "imagenet"
 
 
 @dataclass(frozen=True, kw_only=True)

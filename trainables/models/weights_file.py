@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import pickle
-from collections.abc import Collection, Mapping
+import zipfile
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError
@@ -18,6 +18,33 @@ WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")
 PREFIXES = ("module.", "model.", "_orig_mod.", "0.")
 """What DataParallel, wrapping modules, torch.compile and a sequence of the network and its last
 layer (Model Guidance's B-cos networks) put before every name."""
+BESIDE_WEIGHTS = (
+    "argparse.Namespace",
+    "mmengine.logging.history_buffer.HistoryBuffer",
+    "builtins.getattr",
+    "numpy.dtype",
+    "numpy.ndarray",
+    *(
+        f"numpy.{core}.multiarray.{name}"
+        for core in ("core", "_core")
+        for name in ("scalar", "_reconstruct")
+    ),
+)
+"""What published checkpoints hold beside weights: flags; learning rates of NumPy, in optimizers
+(DINO); histories of losses and what their functions are pickled with (mmpretrain)."""
+
+
+class Unread:
+    """Stands for something beside the weights: nothing of it is imported, called or kept."""
+
+    def __new__(cls, *_given: object) -> Self:
+        return super().__new__(cls)
+
+    def __init__(self, *_given: object) -> None:
+        """What it was made of is not kept."""
+
+    def __setstate__(self, _state: object) -> None:
+        """Its state is not kept either."""
 
 
 def load_network_weights(
@@ -50,10 +77,11 @@ def fitting_weights(
     """What the file has for the module, by the module's names; and the layers that stay new.
 
     Nothing in the file is executed: torch files are read with ``weights_only``, and there is no
-    other way. The weights may lie under ``state_dict`` or the like, and all their names may begin
-    with ``module.`` or the like. Counts of batches (of batch norms) may be missing, as in files of
-    before 2018. The head's layers stay new unless the file has all of them in the module's shapes;
-    the file's own head is left aside then.
+    other way; what is known to stand beside weights is left unread. The weights may lie under
+    ``state_dict`` or the like, and all their names may begin with ``module.`` or the like. Counts
+    of batches (of batch norms) may be missing, as in files of before 2018. The head's layers stay
+    new unless the file has all of them in the module's shapes; the file's own head is left aside
+    then.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -69,26 +97,43 @@ def fitting_weights(
     if shapes_in(new, found) == shapes_in(new, expected):
         new = []
     found = {key: tensor for key, tensor in found.items() if layer_of(key) not in new}
+    named = misfits(found, {k: t for k, t in expected.items() if layer_of(k) not in new})
+    if named:
+        raise ValueError(f"{path} does not fit {type(module).__name__}: {told(named)}")
+    return found, new
+
+
+def misfits(
+    found: Mapping[str, Tensor], expected: Mapping[str, Tensor], unknown: Collection[str] = ()
+) -> dict[str, list[str]]:
+    """Tensors that do not fit, by the reason, named; empty where everything fits.
+
+    Args:
+        found: by the network's names.
+        expected: all that the network needs, by its names; counts of batches may be missing.
+        unknown: names beside those found of which the network has no use.
+    """
     missing = [
         key
         for key in expected
-        if key not in found
-        and key.rpartition(".")[2] != "num_batches_tracked"
-        and layer_of(key) not in new
+        if key not in found and key.rpartition(".")[2] != "num_batches_tracked"
     ]
-    unknown = [key for key in found if key not in expected]
     misshapen = [
         f"{key} {tuple(found[key].shape)} for {tuple(tensor.shape)}"
         for key, tensor in expected.items()
         if key in found and found[key].shape != tensor.shape
     ]
-    reasons = {"missing": missing, "unknown": unknown, "other shapes": misshapen}
-    if any(reasons.values()):
-        raise ValueError(
-            f"{path} does not fit {type(module).__name__}: "
-            + "; ".join(f"{what}: {', '.join(keys)}" for what, keys in reasons.items() if keys)
-        )
-    return found, new
+    reasons = {
+        "missing": missing,
+        "unknown": [*(key for key in found if key not in expected), *unknown],
+        "other shapes": misshapen,
+    }
+    return {what: keys for what, keys in reasons.items() if keys}
+
+
+def told(named: Mapping[str, Sequence[str]]) -> str:
+    """Names by the reason, in a line."""
+    return "; ".join(f"{what}: {', '.join(keys)}" for what, keys in named.items())
 
 
 def shapes_in(layers: Collection[str], tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
@@ -110,7 +155,13 @@ def read(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        with torch.serialization.safe_globals([argparse.Namespace]):  # flags, beside the weights
+        if is_program(path):
+            raise ValueError(
+                f"{path}: a TorchScript archive, which is a program and is not run; save its "
+                "weights once, where it can be trusted: torch.save(torch.jit.load(FILE, "
+                "map_location='cpu').state_dict(), 'weights.pth')"
+            )
+        with torch.serialization.safe_globals([(Unread, name) for name in BESIDE_WEIGHTS]):
             return torch.load(path, map_location=in_memory, weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
@@ -121,6 +172,14 @@ def read(path: Path) -> Any:
     except (SafetensorError, RuntimeError, EOFError, KeyError, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{path}: neither safetensors nor a torch file ({reason})") from error
+
+
+def is_program(path: Path) -> bool:
+    """Whether the file is a TorchScript archive, such as CLIP's networks are published in."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def in_memory(storage: Any, location: str) -> Any:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.metrics import average_precision_score, f1_score
 
 from tests import reference
 from tests.device_literals import device_literals
@@ -125,6 +126,17 @@ def test_map_is_scikit_learns_over_the_classes_that_occur(golden: dict[str, np.n
         assert alone == pytest.approx(golden["ap_each_torchmetrics_sigmoid"][k], abs=1e-5)
     pooled = MeanAveragePrecision()(logits[:, :5].reshape(-1, 1), labels[:, :5].reshape(-1, 1))
     assert pooled == pytest.approx(float(golden["map_micro_sklearn"]), abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_f1_and_average_precision_are_scikit_learns_bit_for_bit(seed: int) -> None:
+    logits, labels = split(n=200, seed=seed)
+    random = np.random.default_rng(seed).normal(size=logits.shape)
+    for scores in (logits, random):
+        predicted = (scores >= 0).astype(int)
+        assert F1()(scores, labels) == f1_score(labels.ravel(), predicted.ravel())
+        each = [average_precision_score(labels[:, k], scores[:, k]) for k in range(5)]
+        assert MeanAveragePrecision()(scores, labels) == np.mean(each)
 
 
 @pytest.mark.parametrize("seed", range(5))
