@@ -26,8 +26,12 @@ log = logging.getLogger(__name__)
 
 OF_A_RUN = ("result_id", "run_id", "status", "kind", "label", "reason", "start", "started")
 """Columns of ``Runs.runs`` that every result has; the others are parameters and metrics."""
-TAGS = ("backbone", "pretraining", "probe", "loss")
-"""Tags that describe a probe; columns ``tag.<name>`` where any run has one."""
+TAGS = (
+    *("backbone", "pretraining", "probe", "loss"),
+    *("network", "finetuned", "method", "output", "pair", "beside"),
+)
+"""Tags that describe a probe, and what is judged of which network; columns ``tag.<name>`` where any
+run has one."""
 PAGE = 1000
 """Runs asked for at once."""
 CONNECTIONS = 8

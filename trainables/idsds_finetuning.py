@@ -344,6 +344,18 @@ def check_deletion_protocol(protocol: SingleDeletion, training: Result) -> None:
         )
 
 
+def deletions_known(training: Result) -> str:
+    """Grid and baseline that a network was fine-tuned with, ``p16_zero``; empty where it was not.
+
+    The baseline is that of the color, whatever the network reads beside it.
+    """
+    if not isinstance(training, IdsdsFinetuning):
+        return ""
+    image = training.baseline_image
+    image = image.of if isinstance(image, ColorAndInverse) else image
+    return f"p{training.patches}_{image.key}"
+
+
 def knows(training: Result, patches: int, baseline: Baseline) -> bool:
     """Whether a training's network was fine-tuned with this grid and this baseline."""
     return (

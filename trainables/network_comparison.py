@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from data_pipelines.dataset import Dataset
-from trainables.idsds_finetuning import IdsdsFinetuning
+from trainables.idsds_finetuning import IdsdsFinetuning, deletions_known
 from trainables.metrics.classification import mad_softmax
 from trainables.metrics.network_response import NetworkResponse, Responses
 from trainables.protocol_evaluation import ProtocolEvaluation, kept_traces
@@ -49,7 +49,12 @@ class NetworkComparison(Result):
 
     @property
     def tags(self) -> dict[str, str]:
-        return {"pair": "finetuned" if self.related else "unrelated"}
+        return {
+            "pair": "finetuned" if self.related else "unrelated",
+            "network": self.second.network.key,
+            "beside": self.first.network.key,
+            "finetuned": deletions_known(self.second.of),
+        }
 
     @property
     def related(self) -> bool:

@@ -21,12 +21,13 @@ from data_pipelines.configuration import outside_identity
 from data_pipelines.dataset import Dataset
 from data_pipelines.image_set import ImageSet
 from data_pipelines.manifest import MAX_SKIPPED_FRACTION, check_skipped
+from trainables.attribution.after_softmax import AfterSoftmax
 from trainables.attribution.attribution import Attribution
 from trainables.batch import Batch
 from trainables.checkpoint import write_bytes
 from trainables.evaluator import Evaluator
 from trainables.example_maps import chosen_examples, keep_maps, leave_examples
-from trainables.idsds_finetuning import check_deletion_protocol
+from trainables.idsds_finetuning import check_deletion_protocol, deletions_known
 from trainables.metrics.curve import CurveMetric
 from trainables.metrics.metric import Metric
 from trainables.metrics.single_deletion import SingleDeletion
@@ -93,6 +94,18 @@ class ProtocolEvaluation(Result):
     @property
     def label(self) -> str:
         return f"{self.attribution.key} of {self.of.label}"
+
+    @property
+    def tags(self) -> dict[str, str]:
+        method, output = self.attribution, "logit"
+        if isinstance(method, AfterSoftmax):
+            method, output = method.of, "probability"
+        return self.of.tags | {
+            "network": self.network.key,
+            "finetuned": deletions_known(self.of),
+            "method": method.key,
+            "output": output,
+        }
 
     @property
     def dataset(self) -> Dataset:
