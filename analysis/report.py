@@ -16,8 +16,9 @@ import pandas as pd
 import tyro
 from platformdirs import user_data_path
 
-from analysis import groups, scores, tables
+from analysis import designs, groups, scores, tables
 from analysis.address import Unavailable, default_tracking_uri, redacted
+from analysis.designs_report import DesignFrames
 from analysis.document import Block, Heading, Paragraph, Picture, Table, as_markdown, as_page
 from analysis.groups_report import GroupFrames
 from analysis.guidance_report import GuidanceFrames
@@ -126,6 +127,8 @@ def write(
 def frames_of(runs: Runs) -> Frames:
     """What the runs can be asked: accuracies by group, rankings of methods, fronts, or both."""
     kinds = set(runs.runs["kind"])
+    if designs.COMPARISON in kinds:
+        return DesignFrames.of(runs)
     if groups.TRAINING in kinds:
         return GroupFrames.of(runs)
     if NEIGHBORS in kinds:

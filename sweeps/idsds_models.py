@@ -70,7 +70,8 @@ class IdsdsModels(Sweep):
     baselines: tuple[str, ...] = ("zero",)
     """What stands where a cell is deleted; several for the stability: zero, random, blur."""
     attribution_output: tuple[Output, ...] = ("logit", "probability")
-    """What the methods explain: logits, and the same networks after the softmax."""
+    """What the methods explain of fine-tuned networks: logits, and the same after the softmax. Other
+    networks are judged by the first alone."""
     drop_output: Literal["logit", "as_explained"] = "logit"
     """Of what drops are taken: of the logit for both arms as in the paper's text, or of what is
     explained, as in its code."""
@@ -127,17 +128,19 @@ class IdsdsModels(Sweep):
                         after = list(self.evaluations(tuned, methods[network]))
                         yield from after
                         yield from self.comparisons(before, after)
-                looked_at += [e for e in before if e.attribution == GradCam() and asked(e)]
+                looked_at += [e for e in before if asked(e) and isinstance(e.attribution, GradCam)]
             for first, second in pairwise(looked_at[:2]):  # the yardstick: two unrelated networks
                 if asked(first) == asked(second):  # B-cos networks have deletions of their own
                     yield NetworkComparison(first=first, second=second)
 
     def methods_of(self, network: Network) -> list[Attribution]:
         """The methods that suit the network, Grad-CAM among them where it does."""
-        names = self.methods or RECIPES[self.dataset].methods
+        recipe = RECIPES[self.dataset]
+        names, left_out = (self.methods, ()) if self.methods else (recipe.methods, recipe.left_out)
         found: dict[str, Attribution] = {}
         for name in names:
-            found |= {method.key: method for method in suited(name, network, self.at_size)}
+            chosen = suited(name, network, self.at_size)
+            found |= {method.key: method for method in chosen if method.name not in left_out}
         if not found:
             raise ValueError(f"--methods: none of {', '.join(names)} suits {network.key}")
         return list(found.values())
@@ -206,15 +209,15 @@ class IdsdsModels(Sweep):
         ]
         if tuned is not None:
             settings = [(tuned.patches, tuned.baseline_image)]
-        looked_at = GradCam() if GradCam() in methods else methods[0]
-        for output in self.attribution_output:
+        looked_at = next((m for m in methods if isinstance(m, GradCam)), methods[0])
+        for output in self.attribution_output[: None if tuned else 1]:
             drop: Output = output if self.drop_output == "as_explained" else "logit"
             for method in methods:
                 protocols: list[Metric] = [
                     deletion_protocol(training, patches, baseline, drop_output=drop)
                     for patches, baseline in settings
                 ]
-                if output == "logit" and tuned is None:
+                if tuned is None:
                     protocols.append(Ids())
                     protocols += [Ids(updated=True)] if method.single_pass else []
                 if output == self.attribution_output[0] and method == looked_at:
@@ -244,7 +247,6 @@ class IdsdsModels(Sweep):
     def report(self, folder: Path, result_ids: list[str]) -> Findings:
         # only here: drawing and MLflow take seconds to import, and flags must be checked at once
         from analysis.designs_report import DesignFrames
-
         from analysis.report import as_text, finished_runs, write_files
 
         runs = finished_runs(self.question, self.tracking_uri, result_ids)
