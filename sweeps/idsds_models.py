@@ -70,8 +70,8 @@ class IdsdsModels(Sweep):
     baselines: tuple[str, ...] = ("zero",)
     """What stands where a cell is deleted; several for the stability: zero, random, blur."""
     attribution_output: tuple[Output, ...] = ("logit", "probability")
-    """What the methods explain of fine-tuned networks: logits, and the same after the softmax. Other
-    networks are judged by the first alone."""
+    """What the methods explain of fine-tuned networks: logits, and the same after the softmax. The
+    others are judged by the first alone."""
     drop_output: Literal["logit", "as_explained"] = "logit"
     """Of what drops are taken: of the logit for both arms as in the paper's text, or of what is
     explained, as in its code."""
