@@ -121,11 +121,15 @@ class Learner:
         truth = torch.from_numpy(labels).double()
         return scores | {"loss": self.loss(torch.from_numpy(logits), truth).item()}
 
-    def end_epoch(self, metrics: dict[str, float]) -> None:
-        """Checkpoint first, then log."""
+    def count_epoch(self, metrics: dict[str, float]) -> None:
+        """The epoch is over; workers that do not write keep no metrics of it."""
         self.state.history.append(metrics)
         self.state.epoch = len(self.state.history)
         self.losses.clear()
+
+    def end_epoch(self, metrics: dict[str, float]) -> None:
+        """Checkpoint first, then log."""
+        self.count_epoch(metrics)
         save_training(checkpoint_path(self.trial), self.head.module, self.optimizer, self.state)
         self.trial.report(self.state.epoch, metrics)
 

@@ -62,7 +62,10 @@ def train_pack(trials: Sequence[Trial], probes: Sequence[ProbeTraining]) -> None
             continue
         train_epoch(lead, first, active, splits["train"], epoch)
         if lead.team.leads:
-            end_epoch(active, splits, epoch)
+            evaluate(active, splits, epoch)
+        else:
+            for learner in active:
+                learner.count_epoch({})
     if not lead.team.leads:
         raise Dismissed
     for learner in learners:
@@ -98,8 +101,8 @@ def train_epoch(
             heads.learners = [learner for learner in heads.learners if not learner.failed]
 
 
-def end_epoch(learners: Sequence[Learner], splits: dict[str, SplitFeatures], epoch: int) -> None:
-    """Evaluate, and the test split where it was the last epoch; checkpoint; tell."""
+def evaluate(learners: Sequence[Learner], splits: dict[str, SplitFeatures], epoch: int) -> None:
+    """End an epoch: scores on validation, after the last also on test; checkpoint; tell."""
     metrics = {
         learner: {"train/loss": float(np.mean(learner.losses))}
         for learner in learners

@@ -20,7 +20,8 @@ from trainables.backbone import UntrainedBackbone
 from trainables.frozen_features import FrozenBackbone
 from trainables.models.probe import BcosProbe, ConventionalProbe
 from trainables.probe_training import ProbeTraining
-from trainables.trial import Trial, feed_key
+from trainables.team import Dismissed, Team
+from trainables.trial import Trial, feed_key, run_bundle
 
 LINEAR = ProbeTraining(
     backbone=UntrainedBackbone(network=BASELINE.network),
@@ -150,8 +151,8 @@ def test_a_restored_model_gives_the_logits_that_were_judged(packed):
         model.module.eval()
         with torch.no_grad():
             logits = model.module(model.encode(torch.from_numpy(images.images(np.arange(6)))))
-        labels = torch.from_numpy(images.labels).float()
-        loss = probe_loss(probe, logits, labels)
+        torch.testing.assert_close(model.probabilities(logits), logits.sigmoid())
+        loss = probe_loss(probe, logits, torch.from_numpy(images.labels).float())
         assert loss == pytest.approx(packed.history(probe)[-1][1]["test/loss"], abs=1e-5)
 
 
@@ -217,8 +218,6 @@ def test_a_killed_pack_goes_on_with_all_its_probes(packed, bench):
 
 
 def run_bundle_with(bench, emit, probes):
-    from trainables.trial import run_bundle
-
     run_bundle(probes, bench.storage, bench.feeds, emit)
 
 
@@ -252,3 +251,23 @@ def test_patience_stops_a_probe_and_no_other(bench):
     assert bench.summary(hasty)["epoch"] == stopped
     assert "test/loss" in bench.history(hasty)[-1][1]
     assert len(bench.history(long)) == 6
+
+
+def test_a_worker_that_does_not_lead_takes_its_share_and_writes_nothing(bench, monkeypatch):
+    shared = []
+
+    def sum_up(self, parameters, losses, share):
+        assert all(p.grad is not None for p in parameters)
+        shared.append(share)
+        return losses
+
+    monkeypatch.setattr(Team, "sum_up", sum_up)
+    probe = replace(LINEAR, workers=2)
+    trial = Trial(probe, bench.storage, bench.feeds, bench.events.append, Team(rank=1, size=2))
+    with pytest.raises(Dismissed):
+        probe.compute(trial)
+    assert shared == 3 * [0.5, 0.5, 0.5]
+    assert bench.events == []
+    assert list(trial.folder.iterdir()) == []
+    with pytest.raises(ValueError, match="take patience 0 or one worker"):
+        replace(probe, patience=2)
