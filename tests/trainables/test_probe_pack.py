@@ -12,12 +12,14 @@ import torch
 
 import trainables.probe_pack_training as pack_training
 from data_pipelines.image_set import ImageSet
+from sweeps.launch.plan import make_plan
 from tests.trainables.conftest import Bench
 from tests.trainables.scenes import BASELINE, SIZE_PX, Feed, squares
 from tests.trainables.test_training import Killed, interrupted_at, same
 from trainables import frozen_features
 from trainables.backbone import UntrainedBackbone
 from trainables.frozen_features import FrozenBackbone
+from trainables.models.bcos_layers import BcosConv2d
 from trainables.models.probe import BcosProbe, ConventionalProbe
 from trainables.probe_training import ProbeTraining
 from trainables.team import Dismissed, Team
@@ -239,6 +241,28 @@ def test_a_probe_of_the_wrong_data_fails_alone(bench):
     bench.run_bundle(ce, LINEAR)
     assert "expected exactly one" in bench.reason(ce)
     assert bench.told(LINEAR, "finished")
+
+
+def test_a_head_that_raises_fails_its_own_probe(packed, bench, monkeypatch):
+    """BCOS is the only one with such layers."""
+
+    def broken(self, x):
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr(BcosConv2d, "forward", broken)
+    bench.run_bundle(LINEAR, BCOS)
+    assert bench.reason(BCOS) == "RuntimeError: no such kernel"
+    assert same(packed.weights(LINEAR), bench.weights(LINEAR))
+
+
+def test_a_probe_that_is_added_is_trained_alone(packed, bench):
+    added = replace(LINEAR, probe=BcosProbe())
+    done = {probe.result_id for probe in PACK} | {LINEAR.backbone.result_id}
+    images = {split: len(its) for split, its in bench.splits.items()}
+    plan = make_plan([*PACK, added], lambda r: r.result_id in done, packed.storage, images)
+    assert plan.stages == [[[added]]]
+    together = make_plan([*PACK, added], lambda _: False, packed.storage, images)
+    assert [[len(bundle) for bundle in stage] for stage in together.stages] == [[len(PACK) + 1]]
 
 
 def test_patience_stops_a_probe_and_no_other(bench):
