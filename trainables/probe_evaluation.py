@@ -49,7 +49,7 @@ class ProbeEvaluation(ProbeJudgement):
 
     name: ClassVar[str] = "probe_evaluation"
 
-    protocols: tuple[Metric, ...] = PROTOCOLS  # type: ignore[assignment]
+    protocols: tuple[Metric, ...] = PROTOCOLS
     images: Literal["all", "own", "common"] = "all"
     """Which images: all of the split, those that the probe classifies correctly and surely, or
     those that all of ``compared`` classify correctly; the latter two for images of one class."""

@@ -223,7 +223,7 @@ class TestGauges:
         "method", [InputXGradient(), pytest.param(Lrp(), marks=pytest.mark.slow)]
     )
     def test_all_gauges_of_a_probe_are_judged_on_its_own_images(self, bench, method):
-        gauges = (Centered(), Shifted(alpha=1e5), Exchanged(other=BCE))
+        gauges = (Centered(), Shifted(alpha=1e6), Exchanged(other=BCE))
         results = [evaluation(CE, method), *(evaluation(CE, method, gauge=g) for g in gauges)]
         bench.run_bundle(*results)
         raw, *others = (bench.rows(result) for result in results)
