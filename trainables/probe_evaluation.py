@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import ClassVar, Literal
@@ -132,8 +133,12 @@ class ProbeEvaluation(ProbeJudgement):
                 for start in range(0, len(alike), size):
                     yield annotated(images, alike[start : start + size], probes)
 
+        def expecting(parts: list[list[int]]) -> AbstractContextManager[None]:
+            asked = [rows[part] for part in parts]
+            return images.expecting([part[images.labels[part].any(1)] for part in asked])
+
         skipped = {name: why for name, why in images.skipped.items() if name in wanted}
-        return Pictures(images.image_ids[rows].tolist(), batches, skipped)
+        return Pictures(images.image_ids[rows].tolist(), batches, skipped, expecting)
 
 
 def annotated(images: ImageSet, rows: NDArray[np.int64], probes: JudgedProbes) -> Batch:
