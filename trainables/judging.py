@@ -35,12 +35,14 @@ class Pictures:
         ids: names of the images, or of the mosaics.
         batches: makes batches of some of them, given by their positions in ``ids``.
         skipped: why an image could not be read, by name; it counts as scored.
+        metrics: about their choice, by key.
         expecting: told which positions will be asked for, part after part, before the first is.
     """
 
     ids: Sequence[str]
     batches: Batches
     skipped: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
     expecting: Callable[[list[list[int]]], AbstractContextManager[None]] = lambda _: nullcontext()
 
 
@@ -79,7 +81,7 @@ def judge(trials: Mapping[ProbeJudgement, Trial], probes: JudgedProbes, pictures
                 if len(failed) == len(results):
                     break
     for result, trial in trials.items():
-        more = partial(about_maps, result)
+        more = partial(about_maps, result, pictures)
         try:
             reason, _ = conclude(result, trial, parts, wanted, part_key=result.result_id, more=more)
         except ValueError as error:  # too many damaged images
@@ -89,10 +91,11 @@ def judge(trials: Mapping[ProbeJudgement, Trial], probes: JudgedProbes, pictures
     forget(parts, {result.result_id for result in trials}, trial.storage)
 
 
-def about_maps(result: ProbeJudgement, rows: pa.Table) -> dict[str, float]:
+def about_maps(result: ProbeJudgement, pictures: Pictures, rows: pa.Table) -> dict[str, float]:
     """Share of the maps without a positive value, the scale of the others, and EPG by box size.
 
-    The scale is the median over the maps of their mean positive part.
+    The scale is the median over the maps of their mean positive part. Also what the pictures say
+    of themselves.
     """
 
     def of(key: str) -> pa.Table:
@@ -100,6 +103,7 @@ def about_maps(result: ProbeJudgement, rows: pa.Table) -> dict[str, float]:
 
     dead, scale = (of(key)["score"].to_numpy() for key in (DEAD, SCALE))
     metrics = {
+        **pictures.metrics,
         "dead_map_fraction": float(dead.mean()) if len(dead) else float("nan"),
         "map_scale": float(np.median(scale[scale > 0])) if (scale > 0).any() else float("nan"),
     }

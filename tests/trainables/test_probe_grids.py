@@ -211,11 +211,17 @@ class TestSharing:
         blind = probe_training(seed=9)
         bench.plant(blind, blind=True)
         results = [evaluation(of, confidence=0.9) for of in (blind, CE)]
-        bench.run_bundle(*results)
+        results += [evaluation(of, images="all") for of in (blind, CE)]
+        bench.run_bundle(*results[:2])
+        bench.run_bundle(*results[2:])
         reason = bench.reason(results[0])
         assert "0 of 16 images of val" in reason
         assert "they show 0 of 4 classes; a mosaic of 2 x 2 needs 4" in reason
-        assert bench.told(results[1], "finished")
+        for result, share in zip(results[1:], (1, 1, 1), strict=True):
+            ((_, metrics),) = bench.history(result)
+            assert metrics["val/chosen_fraction"] == share
+        on_all = [bench.rows(result)["image_id"].tolist() for result in results[2:]]
+        assert on_all[0] == on_all[1]
 
 
 class TestGauges:
