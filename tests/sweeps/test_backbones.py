@@ -89,9 +89,7 @@ def test_the_same_backbone_has_one_file(files):
 
 def test_a_file_of_something_else_is_refused_before_anything_runs(files):
     (found,) = published_backbones([f"small_resnet=byol:{files / 'moco:v2.pth.tar'}"])
-    with pytest.raises(
-        ValueError, match=r"does not fit small_resnet as byol.*would fit as moco_v2"
-    ):
+    with pytest.raises(ValueError, match=r"does not fit .* as byol.*would fit as moco_v2"):
         found.check()
     (found,) = published_backbones([f"small_bcos_resnet=supervised:{files / 'bcos.pth'}"])
     torch.save({}, files / "bcos.pth")

@@ -235,7 +235,7 @@ def test_the_papers_networks_fit_by_name_and_shape(name, pretraining, arranged):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "pretraining", "arranged"),
-    [REAL[1], REAL[8], REAL[12]],
+    [REAL[1], REAL[8], REAL[13]],
     ids=["resnet50", "bcos_resnet50", "vit_base_patch16"],
 )
 def test_the_papers_networks_are_filled(name, pretraining, arranged, tmp_path):
