@@ -36,9 +36,7 @@ def neighbors(runs: Runs) -> pd.DataFrame:
     values = runs.history[runs.history["metric"] == "knn_accuracy"]
     values = values.rename(columns={"value": "knn_accuracy"})[["result_id", "knn_accuracy"]]
     names = {"data.name": "dataset", "tag.backbone": "backbone", "tag.pretraining": "pretraining"}
-    found = rows.rename(columns=names).reindex(
-        columns=["result_id", *PLACE, "pretraining"]
-    )
+    found = rows.rename(columns=names).reindex(columns=["result_id", *PLACE, "pretraining"])
     found["seed"] = pd.to_numeric(found["seed"]).fillna(0).astype(int)
     found = found.merge(values, on="result_id", how="inner")
     before = found[found["pretraining"] == UNTRAINED].set_index(list(PLACE))["knn_accuracy"]
@@ -104,6 +102,8 @@ class PretrainingFrames:
                 continue
             best, least = trained["knn_accuracy"].idxmax(), trained["gain"].min()
             told = f"{100 * trained.loc[best, 'knn_accuracy']:.1f} %"
-            gains = "" if pd.isna(least) else f"; least gain over no training {100 * least:+.1f} points"
+            gains = (
+                "" if pd.isna(least) else f"; least gain over no training {100 * least:+.1f} points"
+            )
             lines.append(f"Neighbours in {backbone}: {best} knows most ({told}){gains}.")
         return lines or [NOTHING]
