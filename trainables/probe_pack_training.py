@@ -85,7 +85,7 @@ def train_epoch(
     augment = first.augmentation_of(lead, len(images), epoch)
     for learner in learners:
         learner.head.module.train()
-    steps = -(-len(images) // first.batch_size)
+    steps = len(first.batch_starts(len(images)))
     with closing(first.batches(lead, epoch)) as batches:
         for number, batch in batches:
             mine = team.share_of(batch)

@@ -147,7 +147,13 @@ class ProbeTraining(Training):
     @property
     def bundle(self) -> str:
         """The pack: probes that can share each batch and its forward through the backbone."""
-        stream = (self.data.result_id, self.image_size_px, self.batch_size, self.shuffle)
+        stream = (
+            self.data.result_id,
+            self.image_size_px,
+            self.batch_size,
+            self.shuffle,
+            self.workers,
+        )
         drawn = (self.augmentation, self.crop_scale, self.seed, self.threads)
         text = repr((self.backbone.result_id, *stream, *drawn))
         return f"probes-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
@@ -207,6 +213,11 @@ class ProbeTraining(Training):
         done, warmup = (epoch - 1) * steps + step - 1, self.warmup_epochs * steps
         share = min(done / warmup, 1.0) if warmup else 1.0
         return self.rate_at(epoch) * (self.warmup_start + (1 - self.warmup_start) * share)
+
+    @property
+    def least_batch(self) -> int:
+        """Two for each worker: the norms between layers see vectors where networks have tokens."""
+        return 2 * self.workers
 
     def batches(
         self, trial: Trial, epoch: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -133,12 +134,12 @@ def test_each_probe_leaves_its_head_alone(packed):
 
 
 def test_probes_learn(bench):
-    plain = {"augmentation": "none", "epochs": 12, "schedule": "constant"}
+    plain = {"augmentation": "none", "epochs": 12, "learning_rate": 0.1}
     probes = [replace(probe, **plain) for probe in (LINEAR, DEEP, BCOS)]
     bench.run_bundle(*probes)
     for probe in probes:
         losses = [metrics["train/loss"] for _, metrics in bench.history(probe)]
-        assert losses[-1] < 0.95 * losses[0], probe.label
+        assert losses[-1] < 0.98 * losses[0], probe.label
 
 
 def test_a_restored_model_gives_the_logits_that_were_judged(packed):
@@ -190,12 +191,12 @@ def test_features_that_do_not_fit_are_made_anew(bench, forwards, monkeypatch):
 
 
 def test_a_probe_that_diverges_fails_alone(packed, bench):
-    wild = replace(LINEAR, optimizer_name="sgd", learning_rate=1e38, momentum=0.0, seed=0)
+    wild = replace(LINEAR, optimizer_name="sgd", learning_rate=3e38, warmup_epochs=0)
     bench.run_bundle(LINEAR, wild, DEEP)
-    reason = bench.reason(wild)
-    assert "DivergedError" in reason
-    assert "epoch 1, step" in reason
-    assert "learning rate" in reason
+    told = (
+        r"DivergedError: loss is (inf|nan) at epoch \d, step \d, learning rate [\d.]+e\+38; lower"
+    )
+    assert re.match(told, bench.reason(wild))
     assert not bench.told(wild, "finished")
     for probe in (LINEAR, DEEP):
         assert bench.told(probe, "finished")
