@@ -11,7 +11,7 @@ from trainables.checkpoint import read_weights
 from trainables.models.checkpoint_layout import layouts_of
 from trainables.models.network import Model, Network
 from trainables.models.pretrained import PretrainedWeights, head_of
-from trainables.models.published_weights import Match, fill, match_of
+from trainables.models.published_weights import Match, match_of
 from trainables.training import Training, weights_path
 from trainables.trial import Trial, seeded
 
@@ -163,7 +163,7 @@ class PublishedBackbone(Backbone):
         return match_of(self.network, self.pretrained_by, self.weights.file())
 
     def build(self, trial: Trial) -> Model:
-        model = self.network.build(CLASSES)
-        fill(model.module, self.network, self.pretrained_by, self.weights.file())
+        match, model = self.match(), self.network.build(CLASSES)
+        match.fill(model.module)
         model.module.to(trial.device)
         return model

@@ -61,7 +61,8 @@ class Layout:
         networks: whose backbones are published so.
         containers: where the weights lie, the best first; a file of weights alone is read, too.
         prefix: before every name of the backbone.
-        dropped: how names begin that are no part of the backbone: heads, queues, other networks.
+        dropped: a regular expression of how names begin that are no part of the backbone: heads,
+            queues, other networks.
         needed: how one of the dropped names begins, at least; else it is another kind of file.
         classified: whether a classifier may stand on the backbone; it is dropped, too.
         renamed: regular expressions of names without the prefix, and what stands for the match in
@@ -73,7 +74,7 @@ class Layout:
     networks: Kinds
     containers: tuple[str, ...] = ("state_dict",)
     prefix: str = ""
-    dropped: tuple[str, ...] = ()
+    dropped: str = "$."
     needed: tuple[str, ...] = ()
     classified: bool = True
     renamed: Mapping[str, str] = field(default_factory=dict)
@@ -85,6 +86,10 @@ class Layout:
         if not isinstance(content, Mapping):
             return None
         return next((content[c] for c in self.containers if is_table(content.get(c))), None)
+
+    def drops(self, name: str) -> bool:
+        """Whether a tensor of the file is of no part of the backbone; a classifier is."""
+        return bool(re.match(self.dropped, name))
 
     def name_of(self, name: str) -> str | None:
         """How the network calls a tensor of the backbone; None for another's."""
@@ -139,36 +144,36 @@ LAYOUTS = (
         pretrainings=SUPERVISED,
         networks=(*RESNETS, BcosResNet),
         prefix="backbone.",
-        dropped=("head.", "data_preprocessor."),
-        needed=("head.",),
+        dropped=r"head\.|data_preprocessor\.",
+        needed=("head.fc",),
     ),
     Layout(
         title="mmpretrain",
         pretrainings=("moco_v2",),
         networks=(*RESNETS, BcosResNet),
         prefix="backbone.",
-        dropped=("neck.", "head.", "queue", "encoder_k.", "data_preprocessor."),
+        dropped=r"neck\.|head\.(?!fc)|queue|encoder_k\.|data_preprocessor\.",
     ),
     Layout(
         title="mmpretrain",
         pretrainings=("byol",),
         networks=(*RESNETS, BcosResNet),
         prefix="backbone.",
-        dropped=("neck.", "head.", "target_net.", "data_preprocessor."),
+        dropped=r"neck\.|head\.(?!fc)|target_net\.|data_preprocessor\.",
     ),
     Layout(
         title="MoCo v2",
         pretrainings=("moco_v2",),
         networks=RESNETS,
         prefix="encoder_q.",
-        dropped=("encoder_k.", "queue"),
+        dropped=r"encoder_k\.|queue",
     ),
     Layout(
         title="MoCo v3",
         pretrainings=("moco_v3",),
         networks=(*RESNETS, ViTBase, DeiTBase),  # its smaller ones have other numbers of heads
         prefix="base_encoder.",
-        dropped=("momentum_encoder.", "predictor."),
+        dropped=r"momentum_encoder\.|predictor\.",
     ),
     Layout(
         title="DINO, full checkpoint",
@@ -176,7 +181,7 @@ LAYOUTS = (
         networks=(*RESNETS, TimmViT, *BCOS),
         containers=("teacher", "student"),
         prefix="backbone.",
-        dropped=("head.",),
+        dropped=r"head\.",
         renamed=IN_SEQUENCE,
     ),
     Layout(
@@ -191,18 +196,15 @@ LAYOUTS = (
         pretrainings=("clip",),
         networks=(ClipResNet50,),
         prefix="visual.",
-        dropped=(
-            *("visual.attnpool.", "transformer.", "token_embedding.", "positional_embedding"),
-            *("ln_final.", "text_projection", "logit_scale"),
-            *("input_resolution", "context_length", "vocab_size"),
-        ),
+        dropped=r"visual\.attnpool\.|transformer\.|token_embedding\.|positional_embedding|ln_final\."
+        "|text_projection|logit_scale|input_resolution|context_length|vocab_size",
         renamed={**CLIP_STEM, **CLIP_BLOCKS},
     ),
     Layout(
         title="CLIP, image encoder alone",
         pretrainings=("clip",),
         networks=(ClipResNet50,),
-        dropped=("attnpool.", "input_resolution"),
+        dropped=r"attnpool\.|input_resolution",
         renamed={**CLIP_STEM, **CLIP_BLOCKS},
     ),
     Layout(title="CLIP, timm", pretrainings=("clip",), networks=(ClipResNet50,)),

@@ -49,6 +49,10 @@ class Match:
     new: tuple[str, ...]
     beside: tuple[str, ...]
 
+    def fill(self, module: nn.Module) -> None:
+        """Give a module of the network the backbone's weights; its classifier stays."""
+        module.load_state_dict(module.state_dict() | dict(self.tensors))
+
     def __str__(self) -> str:
         """A line that accounts for everything in the file."""
         parts = Counter(name.partition(".")[0] for name in self.dropped)
@@ -96,24 +100,10 @@ def load_backbone(
     network = Network.named(architecture) if isinstance(architecture, str) else architecture
     pretraining = pretraining_meant(network, pretraining, path)
     network = network.as_pretrained(pretraining)
-    model = network.build(classes)
-    return LoadedBackbone(
-        network, pretraining, model, fill(model.module, network, pretraining, path)
-    )
-
-
-def fill(module: nn.Module, network: Network, pretraining: str, path: str | Path) -> Match:
-    """Fill all but the classifier of a network's module.
-
-    The module is changed only if everything fits.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it does not fit; see `match_of`.
-    """
     match = match_of(network, pretraining, path)
-    module.load_state_dict(module.state_dict() | dict(match.tensors))
-    return match
+    model = network.build(classes)
+    match.fill(model.module)
+    return LoadedBackbone(network, pretraining, model, match)
 
 
 def match_of(network: Network, pretraining: str, path: str | Path) -> Match:
@@ -199,7 +189,7 @@ def match_in(network: Network, layout: Layout, content: Any) -> Match | None:
     bare = without_what_is_before_all(table)
     for name, tensor in bare.items():
         ours = layout.name_of(name)
-        if name.startswith(layout.dropped) or (
+        if layout.drops(name) or (
             layout.classified and ours is not None and ours.startswith(classifier)
         ):
             dropped.append(name)

@@ -77,10 +77,11 @@ def fitting_weights(
     """What the file has for the module, by the module's names; and the layers that stay new.
 
     Nothing in the file is executed: torch files are read with ``weights_only``, and there is no
-    other way; what is known to stand beside weights is left unread. The weights may lie under ``state_dict`` or the like, and all their names may begin
-    with ``module.`` or the like. Counts of batches (of batch norms) may be missing, as in files of
-    before 2018. The head's layers stay new unless the file has all of them in the module's shapes;
-    the file's own head is left aside then.
+    other way; what is known to stand beside weights is left unread. The weights may lie under
+    ``state_dict`` or the like, and all their names may begin with ``module.`` or the like. Counts
+    of batches (of batch norms) may be missing, as in files of before 2018. The head's layers stay
+    new unless the file has all of them in the module's shapes; the file's own head is left aside
+    then.
 
     Raises:
         FileNotFoundError: there is no such file.
