@@ -18,6 +18,8 @@ from analysis.statistics import CONFIDENCE, RESAMPLES, image_sums
 
 ROWS = "rows.parquet"
 """Where an evaluation keeps its scores."""
+LEAST_COMMON = 0.5
+"""Share of the explanations that both sides must have for them to be compared as pairs."""
 NAN = float("nan")
 
 
@@ -205,7 +207,7 @@ def wilson(share: float, units: float) -> tuple[float, float]:
 
 
 def _aligned(own: Column, rival: Column) -> tuple[np.ndarray, np.ndarray] | None:
-    """Images (N,) and both sides' scores (N, 2) of what both explained; None if that is nothing."""
+    """Images (N,) and both sides' scores (N, 2) of what both explained; None if that is little."""
     if np.array_equal(own.targets, rival.targets) and np.array_equal(own.images, rival.images):
         return own.images, np.column_stack([own.scores, rival.scores])
     sides = [
@@ -215,7 +217,7 @@ def _aligned(own: Column, rival: Column) -> tuple[np.ndarray, np.ndarray] | None
         for c in (own, rival)
     ]
     both = sides[0].merge(sides[1], on=["image", "target"], suffixes=("", "_rival"))
-    if both.empty:
+    if len(both) < LEAST_COMMON * max(len(side) for side in sides):
         return None
     return both["image"].to_numpy(), both[["score", "score_rival"]].to_numpy()
 
