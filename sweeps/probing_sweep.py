@@ -339,7 +339,7 @@ class ProbingSweep(PretrainingSweep):
         from analysis.report import as_text, finished_runs, write_files
 
         runs = finished_runs(self.question, self.tracking_uri, result_ids)
-        frames = ProbingFrames.of(runs)
+        frames = frames_of(runs)
         return Findings(text=as_text(runs, frames), files=write_files(runs, frames, folder))
 
 
