@@ -334,9 +334,7 @@ class ProbingSweep(PretrainingSweep):
 
     def report(self, folder: Path, result_ids: list[str]) -> Findings:
         # only here: drawing and MLflow take seconds to import, and flags must be checked at once
-        from analysis.probing_report import ProbingFrames
-
-        from analysis.report import as_text, finished_runs, write_files
+        from analysis.report import as_text, finished_runs, frames_of, write_files
 
         runs = finished_runs(self.question, self.tracking_uri, result_ids)
         frames = frames_of(runs)
