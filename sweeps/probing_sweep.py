@@ -146,6 +146,7 @@ class ProbingSweep(PretrainingSweep):
 
     def results(self, data: Dataset) -> Iterator[Result]:
         self.check_flags(data)
+        self.check_methods(data)
         for seed in self.seeds or (0,):
             for backbone in self.frozen(data, seed):
                 yield from self.of_backbone(backbone, data, seed)
@@ -170,6 +171,23 @@ class ProbingSweep(PretrainingSweep):
         for name in self.probes:
             Probe.class_named(name)
         self.named_losses()
+
+    def check_methods(self, data: Dataset) -> None:
+        """Refuse a method that is asked for and suits no backbone.
+
+        Raises:
+            ValueError: names it.
+        """
+        networks = [
+            self.probe(backbone, Probe.named(kind), BCE, data, 0).architecture
+            for backbone in self.frozen(data, 0)
+            for kind in self.probes
+        ]
+        for name in dict.fromkeys(self.attributions):
+            method = Attribution.named(name, **self.judging.methods.get(name, {}))
+            if not any(suits(method, network) for network in networks):
+                known = ", ".join(dict.fromkeys(network.network.name for network in networks))
+                raise ValueError(f"--attributions {name}: suits no probed network of {known}")
 
     def named_losses(self) -> tuple[str, ...]:
         """The losses that are asked for, each once; of images of several classes those that suit.
