@@ -11,6 +11,7 @@ from analysis.runs import Runs
 
 TRAINING, EVALUATION = "ssl_training", "knn_evaluation"
 """Kinds of runs: pre-trainings that watch their neighbours as they learn, and a look at the end."""
+KINDS = (TRAINING, EVALUATION)
 METRIC, BEFORE = "knn_accuracy", "knn_accuracy_untrained"
 """What they log, the latter before the first step."""
 BACKBONE = ("dataset", "backbone", "pretraining")
@@ -28,7 +29,7 @@ def judged(runs: Runs) -> pd.DataFrame:
         ``untrained_high``, ``epochs`` and ``exceeds`` (whether it is above the untrained network's
         interval; None where that is not known).
     """
-    rows = runs.runs[runs.runs["kind"].isin([TRAINING, EVALUATION])]
+    rows = runs.runs[runs.runs["kind"].isin(KINDS)]
     found = pd.DataFrame(
         {
             "result_id": rows["result_id"],

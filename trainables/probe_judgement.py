@@ -47,7 +47,7 @@ class ProbeJudgement(Result):
     attribution: Attribution
     images: Images
     compared: tuple[ProbeTraining, ...] = ()
-    """The probes that choose common images, this one among them; none for its own."""
+    """The probes that choose common images; none for its own."""
     confidence: float = CONFIDENCE
     """Least probability of an image that a probe chooses for itself; at 0 all that it classifies
     correctly. 0.95 in the paper's code. A probe on an untrained backbone may be sure of nothing, or
@@ -126,13 +126,14 @@ class ProbeJudgement(Result):
         self.attribution.check(self.network)
 
     def check_compared(self) -> None:
-        """Common images are chosen by named probes, all on the same images."""
-        if (self.images == "common") != bool(self.compared) or (
-            self.compared and self.of not in self.compared
-        ):
+        """Common images are chosen by named probes, all on the same images.
+
+        This one need not be among them: a probe that joins a study is judged on its images.
+        """
+        if (self.images == "common") != bool(self.compared):
             raise ValueError(
                 f"{self.label}: images = {self.images!r}, {len(self.compared)} probes compared: "
-                "name all of them for common images, this one among them, and none otherwise"
+                "name those that choose common images, and none otherwise"
             )
         for other in self.compared:
             if (other.dataset, other.size_px) != (self.dataset, self.size_px):

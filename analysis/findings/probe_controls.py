@@ -184,8 +184,12 @@ class GainIsGauge(ProbeFinding):
 def gauge_gains(
     evidence: ProbeEvidence, probe: Probe, scored: Scored, protocol: str
 ) -> dict[str, Gain]:
-    """Gains of BCE over CE as trained (raw) and centered, of CE that carries BCE's mean, of CE
-    centered; those that can be had, each over the seeds that have it."""
+    """What the class mean of the last layer does; each over the seeds that have it.
+
+    Returns:
+        Those that can be had of ``raw`` and ``centered`` (BCE over CE, both as trained or both
+        centered), ``carried`` (CE with BCE's mean over CE) and ``ce`` (CE centered over CE).
+    """
     rival = evidence.partner(probe)
     raw, centered = scored._replace(gauge=AS_TRAINED), scored._replace(gauge=CENTERED)
     found = {
@@ -296,7 +300,8 @@ def shifts(evidence: ProbeEvidence) -> pd.DataFrame:
     Returns:
         Columns dataset, backbone, pretraining, probe, loss, variant, method, images, protocol,
         alpha, grid_pg, ``gain`` over ``before`` (the probe as trained) with ``gain_low`` and
-        ``gain_high``, units, seeds, ce_loss and ``ce_loss_before`` (NaN where no run says), results.
+        ``gain_high``, units, seeds, ce_loss and ``ce_loss_before`` (NaN where no run says) and
+        results.
     """
     rows, kept = [], evidence.evaluated.set_index("result_id")
     for probe in evidence.probes(control=True):

@@ -89,7 +89,7 @@ def named(probe: Probe, scored: Scored | None = None) -> dict[str, str]:
 
 def off_target_note(contrasts: Sequence[Contrast]) -> str:
     """Which BCE decides, and what the other comes to."""
-    beside = [c for c in contrasts if c.loss == BCE_UNIFORM and not c.decides]
+    beside = [c for c in contrasts if c.loss == BCE_UNIFORM and c.claimed and not c.decides]
     if any(c.decides and c.loss == BCE_UNIFORM for c in contrasts):
         return "BCE of the code (off-target 1/C) decides where the text's (0) was not run"
     holding = sum(c.verdict == "holds" for c in beside)
@@ -239,6 +239,11 @@ class BceKeepsConfidence(ProbeFinding):
 
 
 def beside(found: Contrast, published: str, said: bool) -> Contrast:
-    """A comparison with the paper's numbers; it decides only where the paper says so."""
-    return replace(found, published=published, decides=found.decides and said)
+    """A comparison with the paper's numbers; it decides only where the paper says so.
 
+    Args:
+        found: the comparison.
+        published: the numbers.
+        said: whether the paper says it of these.
+    """
+    return replace(found, published=published, claimed=said, decides=found.decides and said)

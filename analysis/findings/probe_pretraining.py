@@ -12,7 +12,7 @@ import numpy as np
 from analysis.findings.contrast import Contrast, ProbeFinding
 from analysis.findings.finding import FAILS, HOLDS, UNDECIDED, at_least, every
 from analysis.findings.probe_evidence import Probe, ProbeEvidence, Scored, area_bins
-from analysis.findings.probe_losses import LINEAR, loss_contrasts, named
+from analysis.findings.probe_losses import LINEAR, beside, loss_contrasts, named
 from analysis.findings.probing_numbers import BCOS_CNN, CNN, epg_beside, kind_of
 from analysis.probing import CE, LOSSES
 from analysis.probing_rows import Gain, level, over_seeds
@@ -181,7 +181,7 @@ class SmallBoxesGainMost(ProbeFinding):
             method = evidence.attribution(probe, scored)
             exempt = method == "grad_cam" and (probe.kind == CNN or probe.pretraining == "dino")
             there = epg_beside(probe.kind, probe.pretraining, method)
-            yield replace(found, published=there, decides=found.decides and not exempt)
+            yield beside(found, there, not exempt)
             if found.decides:
                 yield self.by_size(evidence, probe, scored, found.metric, exempt)
 
