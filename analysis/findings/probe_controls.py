@@ -124,7 +124,7 @@ class GainIsGauge(ProbeFinding):
     source: ClassVar[str] = "ours; spec of the shift demonstration, consequence (ii)"
 
     def compare(self, evidence: ProbeEvidence) -> Iterator[Contrast]:
-        for probe, first in evidence.by_bce():
+        for probe, first in evidence.against_ce():
             for scored, protocol, own in evidence.scored(probe, "grid_pg", CENTERED):
                 gains = gauge_gains(evidence, probe, scored, protocol)
                 rival = evidence.partner(probe)
@@ -169,11 +169,7 @@ class GainIsGauge(ProbeFinding):
 
     def note(self, contrasts: Sequence[Contrast], evidence: ProbeEvidence) -> str:
         """How much of the gain is gone without the class mean, over all settings that are read."""
-        read = [
-            c
-            for c in contrasts
-            if c.decides and c.value == c.value and not c.why.startswith(("no ", "accuracy", "F1"))
-        ]
+        read = [c for c in contrasts if c.decides and c.read and c.value == c.value]
         gain, left = sum(c.value for c in read), sum(c.against for c in read)
         if not read or gain <= 0:
             return standing(contrasts)
@@ -218,7 +214,7 @@ def gauges(evidence: ProbeEvidence) -> pd.DataFrame:
         and ``share`` of the gain that goes with the class mean, as far as that gain is above 0.
     """
     rows = []
-    for probe, _ in evidence.by_bce():
+    for probe, _ in evidence.against_ce():
         for scored, protocol, _ in evidence.scored(probe, "grid_pg", CENTERED):
             gains = gauge_gains(evidence, probe, scored, protocol)
             raw, centered = gains.get("raw"), gains.get("centered")
@@ -265,7 +261,7 @@ class ShiftMovesMaps(ProbeFinding):
             for row in part[part["alpha"] != 0].to_dict("records"):
                 apart = row["gain_low"] > 0 or row["gain_high"] < 0
                 moved = row["ce_loss"] - row["ce_loss_before"]
-                same = not abs(moved) > SAME_LOSS
+                same = not abs(moved) > SAME_LOSS  # of a loss that no run says, too
                 open_ = row["gain_low"] != row["gain_low"]
                 verdict = UNDECIDED if open_ or (same and not apart) else FAILS
                 why = "no scores of the unshifted probe" if open_ else "the interval includes 0"
@@ -292,6 +288,12 @@ class ShiftMovesMaps(ProbeFinding):
                     decides=abs(row["alpha"]) == largest and row["loss"] == CE,
                     **{name: str(row[name]) for name in place[:6]},
                 )
+
+    def note(self, contrasts: Sequence[Contrast], evidence: ProbeEvidence) -> str:
+        """Whether the cross-entropy was looked at."""
+        if contrasts and evidence.losses.empty:
+            return "no run says its cross-entropy, which stays by construction"
+        return ""
 
 
 def shifts(evidence: ProbeEvidence) -> pd.DataFrame:

@@ -38,7 +38,7 @@ class LossMattersMore(ProbeFinding):
 
     def compare(self, evidence: ProbeEvidence) -> Iterator[Contrast]:
         places: dict[tuple[Probe, Scored, str], dict[str, tuple[Probe, bool]]] = {}
-        for probe, first in evidence.by_bce(**LINEAR):
+        for probe, first in evidence.against_ce(**LINEAR):
             for scored, protocol, decides in evidence.scored(probe, "grid_pg"):
                 place = (probe._replace(pretraining=""), scored, protocol)
                 places.setdefault(place, {})[probe.pretraining] = (probe, first and decides)
