@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -72,6 +72,7 @@ class RolloutIsBlind(ProbeFinding):
             if (column := evidence.rows.column(result_id, key)) is not None
         ]
         names = ("dataset", "backbone", "pretraining", "images")
+        where: dict[str, Any] = {name: str(place[name]) for name in names}
         found = Contrast(
             what=f"{len(columns)} probes",
             metric=keys[0] if keys else "grid_pg",
@@ -79,7 +80,7 @@ class RolloutIsBlind(ProbeFinding):
             method=BLIND,
             variant=str(place["choice"]),
             results=tuple(part["result_id"]),
-            **{name: str(place[name]) for name in names},
+            **where,
         )
         if len(columns) < 2 or side != side:
             return replace(found, why="fewer than two probes with scores of mosaics")
@@ -268,6 +269,7 @@ class ShiftMovesMaps(ProbeFinding):
                 if not same:
                     why = f"cross-entropy moved by {moved:+.4f}"
                 held = apart and same
+                where: dict[str, Any] = {name: str(row[name]) for name in place[:6]}
                 yield Contrast(
                     what=f"alpha = {row['alpha']:g}",
                     metric=str(row["protocol"]),
@@ -286,7 +288,7 @@ class ShiftMovesMaps(ProbeFinding):
                     published=f"{SHIFT[0]:g} → {SHIFT[1]:g}" if row["method"] == "lrp" else "",
                     results=tuple(row["results"].split()),
                     decides=abs(row["alpha"]) == largest and row["loss"] == CE,
-                    **{name: str(row[name]) for name in place[:6]},
+                    **where,
                 )
 
     def note(self, contrasts: Sequence[Contrast], evidence: ProbeEvidence) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -23,7 +23,7 @@ SAME_ACCURACY = 0.015
 """What P2 calls the same."""
 ROUNDING = 0.005
 """A Gini coefficient that falls by less is equal: table E1 has two digits."""
-LINEAR = {"form": "conventional", "layers": 1.0}
+LINEAR: Mapping[str, Any] = {"form": "conventional", "layers": 1.0}
 """The paper's first probe."""
 LOCALIZING = {
     CNN: ("lrp", "lime"),
@@ -80,7 +80,7 @@ def loss_contrasts(
             )
 
 
-def named(probe: Probe, scored: Scored | None = None) -> dict[str, str]:
+def named(probe: Probe, scored: Scored | None = None) -> dict[str, Any]:
     """The fields of a contrast that say where it stands."""
     choice = scored.choice if scored else ""
     variant = ", ".join(filter(None, (probe.variant, choice)))
