@@ -46,16 +46,16 @@ def accuracies(evidence: ProbeEvidence) -> pd.DataFrame:
         row["metric"] = evidence.metric(next(iter(by_loss.values())))
         lows, highs, units, seeds = [], [], [], []
         for loss in LOSSES:
-            probe = by_loss.get(loss)
-            value, images, each = evidence.share(probe) if probe else (float("nan"), 0, ())
+            mine = by_loss.get(loss)
+            value, images, each = evidence.share(mine) if mine else (float("nan"), 0, ())
             row[f"{loss}_mean"] = value
             row[f"{loss}_sd"] = pd.Series(each, dtype=float).std()
             row[f"{loss}_exceeds"] = ""
-            if probe and each:
+            if each:
                 units.append(images)
                 seeds.append(len(each))
-            if probe and place.pretraining != UNTRAINED:
-                low, high = evidence.chance(probe)
+            if mine and place.pretraining != UNTRAINED:
+                low, high = evidence.chance(mine)
                 lows.append(low)
                 highs.append(high)
                 known = low == low and value == value
