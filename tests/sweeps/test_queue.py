@@ -74,7 +74,8 @@ def test_where_another_launch_computes_something_a_wave_depends_on_earlier_ones_
 
 def test_trials_of_several_workers_run_apart(plan):
     def shared(bundle: Bundle) -> Bundle:
-        return [replace(r, workers=2) if r.loss is not None else r for r in bundle]
+        guided = isinstance(bundle[0], GuidedTraining) and bundle[0].loss is not None
+        return [replace(result, workers=2) if guided else result for result in bundle]
 
     first, second = plan.stages
     mixed = Plan(plan.wanted, plan.missing, [first, [shared(bundle) for bundle in second]])
