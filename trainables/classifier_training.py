@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn import functional
 
 import trainables.models  # noqa: F401  (registers the networks)
 from data_pipelines.dataset import Dataset
 from data_pipelines.image_set import ImageSet
+from trainables.losses.classification import Objective, classification_loss
 from trainables.metrics.classification import ClassificationMetric
 from trainables.models.network import Network
 from trainables.models.pretrained import PretrainedWeights
 from trainables.scoring import score
 from trainables.training import FromClassifier, Losses, best_epoch
 from trainables.trial import Trial
-
-Objective = Literal["bce", "ce"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,20 +116,6 @@ class ClassifierTraining(FromClassifier):
                 "skipped": dict(images.skipped),
             }
         )
-
-
-def classification_loss(objective: Objective, logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean loss of logits (B, K) with labels (B, K), float, 1 where the class is there.
-
-    Args:
-        objective: ``bce`` is the mean over images and classes, ``ce`` over images, each of exactly
-            one class.
-        logits: of the images.
-        labels: of the images.
-    """
-    if objective == "ce":
-        return functional.cross_entropy(logits, labels.argmax(1))
-    return functional.binary_cross_entropy_with_logits(logits, labels)
 
 
 def single_labels(images: ImageSet) -> np.ndarray:

@@ -15,7 +15,8 @@ from data_pipelines.image_set import ImageSet
 from data_pipelines.patches import Patches, cell_sides, deleted_pixels
 from trainables.baselines import Baseline, Zero
 from trainables.batch import Batch
-from trainables.classifier_training import ClassifierTraining, classification_loss, single_labels
+from trainables.classifier_training import ClassifierTraining, single_labels
+from trainables.losses.classification import classification_loss
 from trainables.metrics.metric import Undefined
 from trainables.metrics.single_deletion import (
     Deletions,

@@ -164,21 +164,27 @@ class Training(Result):
         return state
 
     def _batches(self, trial: Trial, epoch: int) -> Generator[tuple[int, np.ndarray], None, None]:
-        """Shuffled batches of image indices; the order is a function of (seed, epoch).
-
-        Where the last has too few images for all workers, they join the batch before.
-        """
+        """Shuffled batches of image indices; the order is a function of (seed, epoch)."""
         images, random = trial.images("train"), trial.generator(SHUFFLE, epoch)
         if self.shuffle == "windows":
             order = WINDOWS.shuffled(images.rows, random)
         else:
             order = random.permutation(len(images))
-        starts = list(range(0, len(order), self.batch_size))
-        if len(starts) > 1 and len(order) - starts[-1] < self.workers:
-            del starts[-1]
-        batches = np.split(order, starts[1:])
+        batches = np.split(order, self.batch_starts(len(order))[1:])
         with images.expecting([trial.team.share_of(batch) for batch in batches]):
             yield from enumerate(batches, 1)
+
+    @property
+    def least_batch(self) -> int:
+        """Images that a batch must have: one for each worker."""
+        return self.workers
+
+    def batch_starts(self, images: int) -> list[int]:
+        """Where each batch of an epoch begins; one that is too small joins the one before."""
+        starts = list(range(0, images, self.batch_size))
+        if len(starts) > 1 and images - starts[-1] < self.least_batch:
+            del starts[-1]
+        return starts
 
     def _step(
         self,

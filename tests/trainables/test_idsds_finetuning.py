@@ -16,13 +16,14 @@ from data_pipelines.image_set import ImageSet
 from tests.trainables.conftest import Bench
 from tests.trainables.scenes import BASELINE, CONTROL, GUIDED, SIZE_PX, Feed, squares
 from trainables.baselines import Blur, Random, Zero
-from trainables.classifier_training import ClassifierTraining, classification_loss, single_labels
+from trainables.classifier_training import ClassifierTraining, single_labels
 from trainables.idsds_finetuning import (
     IdsdsFinetuning,
     check_deletion_protocol,
     deletion_protocol,
     draw_deletions,
 )
+from trainables.losses.classification import classification_loss
 from trainables.metrics.single_deletion import Idsds, Sds
 from trainables.training import DELETED, SHUFFLE, best_epoch
 from trainables.trial import Trial, feed_key
