@@ -78,7 +78,7 @@ class TestScores:
     @pytest.mark.parametrize(
         ("images", "methods"),
         [
-            ("own", (InputXGradient(), GradCam())),
+            ("own", (GradCam(),)),
             pytest.param(
                 *("common", (Lrp(), IntegratedGradients(steps=2))), marks=pytest.mark.slow
             ),
