@@ -11,6 +11,7 @@ from analysis.runs import Runs
 
 TRAINING, EVALUATION = "ssl_training", "knn_evaluation"
 """Kinds of runs: pre-trainings that watch their neighbours as they learn, and a look at the end."""
+KINDS = (TRAINING, EVALUATION)
 METRIC, BEFORE = "knn_accuracy", "knn_accuracy_untrained"
 """What they log, the latter before the first step."""
 BACKBONE = ("dataset", "backbone", "pretraining")
@@ -28,7 +29,7 @@ def judged(runs: Runs) -> pd.DataFrame:
         ``untrained_high``, ``epochs`` and ``exceeds`` (whether it is above the untrained network's
         interval; None where that is not known).
     """
-    rows = runs.runs[runs.runs["kind"].isin([TRAINING, EVALUATION])]
+    rows = runs.runs[runs.runs["kind"].isin(KINDS)]
     found = pd.DataFrame(
         {
             "result_id": rows["result_id"],
@@ -42,8 +43,8 @@ def judged(runs: Runs) -> pd.DataFrame:
         }
     )
     history = runs.history.sort_values("step", kind="stable")
-    for name, metric, keep in (("knn", METRIC, "last"), ("before", BEFORE, "first")):
-        logged = history[history["metric"] == metric].drop_duplicates("result_id", keep=keep)
+    for name, metric in (("knn", METRIC), ("before", BEFORE)):
+        logged = history[history["metric"] == metric].drop_duplicates("result_id", keep="last")
         found[name] = found["result_id"].map(logged.set_index("result_id")["value"])
     steps = history[history["metric"] == METRIC].groupby("result_id")["step"].max()
     found["epochs"] = found["result_id"].map(steps)
@@ -51,8 +52,9 @@ def judged(runs: Runs) -> pd.DataFrame:
     # an evaluation that has finished stands before the training's own word
     found = found.assign(order=~(evaluated & found["knn"].notna()))
     by = [*BACKBONE, "seed"]
-    epochs = found[~evaluated].set_index(by)["epochs"]
-    found = found.sort_values("order", kind="stable").drop_duplicates(by)
+    # of several of one name the newest counts
+    epochs = found[~evaluated].drop_duplicates(by, keep="last").set_index(by)["epochs"]
+    found = found.iloc[::-1].sort_values("order", kind="stable").drop_duplicates(by)
     known = found[found["pretraining"] == "none"]
     rows_found = []
     for row in found.sort_values(by, kind="stable").to_dict("records"):

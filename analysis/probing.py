@@ -39,6 +39,9 @@ OWN_HEAD = "own classifier"
 CROSS_ENTROPY = ("ce_loss", "cross_entropy", "loss")
 """What evaluations may call the cross-entropy of the probe that they explain."""
 DEAD = "dead_map_fraction"
+BIAS, LAYERS = r"_bias-?[\d.e+-]+", r"_l\d+"
+"""Parts of a probe's key: the logit bias, which CE does not feel and which is left out where that
+leaves probes apart, and the layers."""
 
 
 def trained(runs: Runs) -> pd.DataFrame:
@@ -52,7 +55,6 @@ def trained(runs: Runs) -> pd.DataFrame:
     """
     rows = runs.runs[runs.runs["kind"].isin([TRAINING, REFERENCE])]
     whole = rows["kind"] == REFERENCE
-    keys = column(rows, "tag.probe")
     found = pd.DataFrame(
         {
             "result_id": rows["result_id"],
@@ -61,17 +63,27 @@ def trained(runs: Runs) -> pd.DataFrame:
             "dataset": datasets(rows),
             "backbone": column(rows, "tag.backbone").where(~whole, column(rows, "network.name")),
             "pretraining": column(rows, "tag.pretraining").where(~whole, "supervised"),
-            "probe": plain_probe(keys).where(~whole, OWN_HEAD),
+            "probe": column(rows, "tag.probe").where(~whole, OWN_HEAD),
             "loss": column(rows, "tag.loss").where(~whole, column(rows, "objective")),
             "several": _several(rows),
             "form": column(rows, "probe.name"),
             "layers": pd.to_numeric(column(rows, "probe.layers"), errors="coerce"),
-            "rest": plain_probe(keys, layers=False),
             "seed": _seeds(rows),
         }
     )
-    others = _others(runs, r"(name|threads|seed|objective|off_target|(probe|backbone|data)\..*)")
+    known = r"(name|threads|seed|objective|off_target|(probe|backbone|data)\..*)"
+    others = [name for name in runs.parameters if not re.fullmatch(known, name)]
     found["variant"] = _differences(rows, found["dataset"] + found["kind"], others)
+    data, backbones = (_below(runs, part) for part in ("data", "backbone"))
+    found["pretraining"] = _told_apart(
+        found, rows, ["dataset", "backbone", "pretraining"], backbones
+    )
+    found["dataset"] = _told_apart(found, rows, ["dataset"], data)
+    plain = found["probe"].str.replace(BIAS, "", regex=True)
+    same = found.assign(plain=plain).groupby([*PROBE[:3], "plain", "loss", "variant"])
+    if same["probe"].nunique().max() == 1:
+        found["probe"] = plain
+    found["rest"] = found["probe"].str.replace(LAYERS, "", regex=True)
     return found.merge(_last(runs), on="result_id", how="left").reset_index(drop=True)
 
 
@@ -110,13 +122,12 @@ def evaluated(runs: Runs, trained: pd.DataFrame) -> pd.DataFrame:
             "split": column(rows, "split"),
         }
     )
-    others = _others(
-        runs, r"(name|threads|seed|images|compared|(of|attribution|gauge|protocols)(\..*)?)"
-    )
+    known = r"(name|threads|seed|images|compared|(of|attribution|gauge|protocols)(\..*)?)"
+    others = [name for name in runs.parameters if not re.fullmatch(known, name)]
     found["choice"] = _differences(rows, rows["kind"] + attribution, others)
     names = [*PROBE, "several", "form", "layers", "rest", "seed"]
-    known = trained[["result_id", *names]].rename(columns={"result_id": "training"})
-    found = found.merge(known, on="training", how="inner")
+    probes = trained[["result_id", *names]].rename(columns={"result_id": "training"})
+    found = found.merge(probes, on="training", how="inner")
     several = own_seed.nunique() > 1
     by_id = pd.Series(own_seed.to_numpy(), index=rows["result_id"].to_numpy(), dtype=object)
     if several:
@@ -133,7 +144,9 @@ def values(runs: Runs, evaluated: pd.DataFrame) -> pd.DataFrame:
     """
     done = evaluated[evaluated["status"] == "FINISHED"]
     rows = runs.history.merge(done[["result_id", "split"]], on=["result_id", "split"])
-    rows = rows.sort_values("step", kind="stable").drop_duplicates(["result_id", "metric"], "last")
+    rows = rows.sort_values("step", kind="stable").drop_duplicates(
+        ["result_id", "metric"], keep="last"
+    )
     suffix = "_defined_fraction"
     shares = rows[rows["metric"].str.endswith(suffix)]
     shares = shares.assign(metric=shares["metric"].str.removesuffix(suffix))
@@ -167,10 +180,9 @@ def family_of(protocol: str) -> str:
     return of[0] if of else ""
 
 
-def plain_probe(keys: pd.Series, layers: bool = True) -> pd.Series:
-    """Keys without the logit bias, which CE does not feel, and without the layers if so asked."""
-    pattern = r"_bias-?[\d.e+-]+" + ("" if layers else r"|_l\d+")
-    return keys.str.replace(pattern, "", regex=True)
+def unit_of(protocol: str) -> float:
+    """What a score is shown in: percent, or bits as they are."""
+    return 1.0 if family_of(protocol) == "entropy" else 100.0
 
 
 def column(rows: pd.DataFrame, name: str) -> pd.Series:
@@ -208,9 +220,20 @@ def _methods(rows: pd.DataFrame, attribution: pd.Series) -> pd.Series:
     return pd.Series(keys, index=rows.index, dtype=object)
 
 
-def _others(runs: Runs, known: str) -> list[str]:
-    """Parameters that no pattern accounts for."""
-    return [name for name in runs.parameters if not re.fullmatch(known, name)]
+def _below(runs: Runs, part: str) -> list[str]:
+    """Parameters of the data or the backbone, but for seeds, in which one name may differ."""
+    known = rf"{part}\.(?!.*(seed|threads|fingerprint|root)$).*"
+    return [name for name in runs.parameters if re.fullmatch(known, name)]
+
+
+def _told_apart(
+    found: pd.DataFrame, rows: pd.DataFrame, by: list[str], names: list[str]
+) -> pd.Series:
+    """The last column of ``by``, with the parameters in which rows that agree in all differ."""
+    alike = zip(*(found[name].astype(str) for name in by), strict=True)
+    groups = pd.Series(["\0".join(key) for key in alike], index=rows.index, dtype=object)
+    differences = _differences(rows, groups, names)
+    return found[by[-1]] + differences.map(lambda text: f" ({text})" if text else "")
 
 
 def _differences(rows: pd.DataFrame, groups: pd.Series, names: Collection[str]) -> pd.Series:
@@ -219,8 +242,10 @@ def _differences(rows: pd.DataFrame, groups: pd.Series, names: Collection[str]) 
     for _, part in rows.groupby(groups):
         differing = [name for name in names if part[name].nunique(dropna=False) > 1]
         for index in part.index if differing else ():
-            said = [f"{name}={part[name][index]!s}" for name in differing]
-            text[index] = ", ".join(said)
+            said = [(name, part[name][index]) for name in differing]
+            # whole numbers come as 8.0 where other results have no such parameter
+            texts = [f"{n}={v:g}" if isinstance(v, float) else f"{n}={v}" for n, v in said]
+            text[index] = ", ".join(texts)
     return text
 
 
@@ -229,42 +254,36 @@ def _last(runs: Runs) -> pd.DataFrame:
 
     On test if it was tested, else on validation.
     """
-    epochs, kinds = runs.epochs(), runs.runs.set_index("result_id")["kind"]
-    wanted = [f"{split}_{m}" for split in ("test", "val") for m in ("accuracy", "f1", "map")]
-    epochs = epochs.reindex(columns=["result_id", "epoch", *wanted])
-    epochs = epochs[epochs["result_id"].map(kinds).isin([TRAINING, REFERENCE])]
-    epochs = epochs[epochs[wanted].notna().any(axis=1)]
-    objective = column(runs.runs, "objective").set_axis(runs.runs["result_id"])
-    rows = []
-    for result_id, part in epochs.groupby("result_id", sort=False):
-        row = part.sort_values("epoch").iloc[-1]
-        if kinds[result_id] == REFERENCE:
-            by = part["val_f1" if objective[result_id] == BCE else "val_accuracy"]
-            row = row if by.isna().all() else part.loc[by.idxmax()]
-        tested = pd.notna(row["test_f1"]) or pd.notna(row["test_accuracy"])
-        split = "test" if tested else "val"
-        found = {name: row[f"{split}_{name}"] for name in ("accuracy", "f1", "map")}
-        units = _units(runs, str(result_id), split)
-        rows.append(
-            {"result_id": result_id, "epoch": row["epoch"], "split": split, "units": units, **found}
-        )
-    names = ["result_id", "epoch", "split", "units", "accuracy", "f1", "map"]
-    return pd.DataFrame(rows, columns=names)
+    names = ("accuracy", "f1", "map")
+    wanted = [f"{split}_{name}" for split in ("test", "val") for name in names]
+    kinds, objective = (
+        column(runs.runs, name).set_axis(runs.runs["result_id"]) for name in ("kind", "objective")
+    )
+    epochs = runs.epochs().reindex(columns=["result_id", "epoch", *wanted])
+    kind = epochs["result_id"].map(kinds)
+    epochs = epochs[kind.isin([TRAINING, REFERENCE]) & epochs[wanted].notna().any(axis=1)]
+    by_f1 = epochs["result_id"].map(objective) == BCE
+    selected = epochs["val_f1"].where(by_f1, epochs["val_accuracy"])
+    place = selected.where(epochs["result_id"].map(kinds) == REFERENCE, epochs["epoch"])
+    # of equal ones the first is selected, as in the training
+    order = epochs.assign(place=place).sort_values(["place", "epoch"], ascending=[False, True])
+    rows = order.drop_duplicates("result_id")
+    tested = rows[["test_accuracy", "test_f1"]].notna().any(axis=1)
+    found = rows[["result_id", "epoch"]].assign(split=tested.map({True: "test", False: "val"}))
+    for name in names:
+        found[name] = rows[f"test_{name}"].where(tested, rows[f"val_{name}"])
+    return found.merge(_units(runs), on=["result_id", "split"], how="left")
 
 
-def _units(runs: Runs, result_id: str, split: str) -> float:
-    """Images of a split: logged by the run, or a parameter of its data."""
-    row = runs.runs[runs.runs["result_id"] == result_id].iloc[0]
-    history = runs.history
-    logged = history[
-        (history["result_id"] == result_id)
-        & (history["split"] == split)
-        & (history["metric"] == "images")
-    ]
-    if len(logged):
-        return float(logged["value"].iloc[-1])
-    value = row.get(f"data.images_{split}", float("nan"))
-    return float(pd.to_numeric(value, errors="coerce"))
+def _units(runs: Runs) -> pd.DataFrame:
+    """Images of each split: logged by the run, else a parameter of its data."""
+    logged = runs.history[runs.history["metric"] == "images"]
+    parts = [logged.rename(columns={"value": "units"})]
+    for split in ("val", "test"):
+        said = pd.to_numeric(column(runs.runs, f"data.images_{split}"), errors="coerce")
+        parts.append(runs.runs[["result_id"]].assign(split=split, units=said))
+    rows = pd.concat(parts)[["result_id", "split", "units"]].dropna()
+    return rows.drop_duplicates(["result_id", "split"])
 
 
 def _dead(runs: Runs) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -10,7 +11,7 @@ from analysis.findings.finding import HOLDS
 from analysis.findings.probe_evidence import Probe, ProbeEvidence, layered
 from analysis.findings.probe_losses import LINEAR
 from analysis.findings.probing_numbers import accuracy_beside
-from analysis.probing import BCE, BCE_UNIFORM, CE, LOSSES, OWN_HEAD, UNTRAINED
+from analysis.probing import BCE, BCE_UNIFORM, CE, LOSSES, OWN_HEAD, UNTRAINED, unit_of
 from analysis.tables import NONE, mean_and_sd, number, percent
 
 REASONS_SHOWN = 2
@@ -45,16 +46,16 @@ def accuracies(evidence: ProbeEvidence) -> pd.DataFrame:
         row["metric"] = evidence.metric(next(iter(by_loss.values())))
         lows, highs, units, seeds = [], [], [], []
         for loss in LOSSES:
-            probe = by_loss.get(loss)
-            value, images, each = evidence.share(probe) if probe else (float("nan"), 0, ())
+            mine = by_loss.get(loss)
+            value, images, each = evidence.share(mine) if mine else (float("nan"), 0, ())
             row[f"{loss}_mean"] = value
             row[f"{loss}_sd"] = pd.Series(each, dtype=float).std()
             row[f"{loss}_exceeds"] = ""
-            if probe and each:
+            if each:
                 units.append(images)
                 seeds.append(len(each))
-            if probe and place.pretraining != UNTRAINED:
-                low, high = evidence.chance(probe)
+            if mine and place.pretraining != UNTRAINED:
+                low, high = evidence.chance(mine)
                 lows.append(low)
                 highs.append(high)
                 known = low == low and value == value
@@ -62,7 +63,9 @@ def accuracies(evidence: ProbeEvidence) -> pd.DataFrame:
         row["control_low"] = pd.Series(lows, dtype=float).min()
         row["control_high"] = pd.Series(highs, dtype=float).max()
         row["images"], row["seeds"] = min(units, default=float("nan")), min(seeds, default=0)
-        linear = all(evidence.first(next(iter(by_loss.values())), k) == v for k, v in LINEAR.items())
+        linear = all(
+            evidence.first(next(iter(by_loss.values())), k) == v for k, v in LINEAR.items()
+        )
         row["published"] = accuracy_beside(place.kind, place.pretraining) if linear else ""
         rows.append(row)
     stems = [f"{loss}_{end}" for loss in LOSSES for end in ("mean", "sd", "exceeds")]
@@ -163,11 +166,10 @@ def gauge_table(gauges: pd.DataFrame) -> pd.DataFrame:
     table = pd.DataFrame(
         {
             "setting": [
-                _joined(r, "dataset", "backbone", "variant") + f" · {r['images']} images"
+                _joined(r, "dataset", "backbone", "probe", "variant") + f" · {r['images']} images"
                 for r in gauges.to_dict("records")
             ],
             "pre-training": gauges["pretraining"],
-            "probe": gauges["probe"],
             "method": gauges["method"],
             "BCE is": gauges["loss"].map(lambda loss: LOSSES.get(loss, loss)),
         }
@@ -197,7 +199,7 @@ def shift_table(shifts: pd.DataFrame) -> pd.DataFrame:
             "method": shifts["method"],
             "alpha": shifts["alpha"].map(number),
             "before": shifts["before"].map(percent),
-            "GridPG": shifts["grid_pg"].map(percent),
+            "shifted": shifts["grid_pg"].map(percent),
             "change (95 %)": [_with_interval(r, "gain") for r in shifts.to_dict("records")],
             "CE before": shifts["ce_loss_before"].map(_loss),
             "CE": shifts["ce_loss"].map(_loss),
@@ -301,11 +303,14 @@ def findings_compact(findings: pd.DataFrame) -> pd.DataFrame:
             "id": findings["id"],
             "the paper says": findings["claim"],
             "these runs": findings["verdict"].where(counts > 0, "no runs"),
-            "hold": [f"{h} of {n}" if n else NONE for h, n in zip(findings["holding"], counts)],
+            "hold": [
+                f"{holding} of {n}" if n else NONE
+                for holding, n in zip(findings["holding"], counts, strict=True)
+            ],
             "fail": findings["failing"].map(number),
             "open": findings["undecided"].map(number),
             "effect": [
-                points(low) if low == high else f"{points(low)} to {points(high)}"
+                points(low) if pd.isna(low) or low == high else f"{points(low)} to {points(high)}"
                 for low, high in ends
             ],
         }
@@ -326,10 +331,15 @@ def contrasts_table(contrasts: pd.DataFrame) -> pd.DataFrame:
             "on": [f"{r['units']} {r['images']}".strip() for r in rows],
             "paired": contrasts["paired"].map({True: "yes", False: "no"}),
             "seeds": contrasts["seeds"].map(number),
-            "value": contrasts["value"].map(percent),
-            "against": contrasts["against"].map(percent),
-            "effect": contrasts["effect"].map(points),
-            "95 %": [span(r["low"], r["high"]) for r in rows],
+            "value": [_shown(r, "value") for r in rows],
+            "against": [_shown(r, "against") for r in rows],
+            "effect": [_shown(r, "effect", "+") for r in rows],
+            "95 %": [
+                NONE
+                if pd.isna(r["low"])
+                else f"{_shown(r, 'low', '+')} to {_shown(r, 'high', '+')}"
+                for r in rows
+            ],
             "p, Holm": contrasts["p_holm"].map(lambda p: NONE if pd.isna(p) else f"{p:.3f}"),
             "verdict": [r["verdict"] if r["decides"] else f"({r['verdict']})" for r in rows],
             "why": contrasts["why"].replace("", NONE),
@@ -382,15 +392,21 @@ def finding_sentences(findings: pd.DataFrame, shown: Sequence[str] = ("P1", "P10
     return [*lines, f"What the paper says, on these runs: {'; '.join(said)}."]
 
 
-def _joined(row: dict[object, object] | dict[str, object], *names: str) -> str:
-    return " · ".join(str(row[name]) for name in names if row.get(name))  # type: ignore[call-overload]
+def _joined(row: dict[Any, Any], *names: str) -> str:
+    return " · ".join(str(row[name]) for name in names if row.get(name))
 
 
-def _with_interval(row: dict[object, object] | dict[str, object], stem: str = "") -> str:
+def _with_interval(row: dict[Any, Any], stem: str = "") -> str:
     """An effect with its interval: +12.3 (+1.0 to +23.5)."""
     names = (stem, f"{stem}_low", f"{stem}_high") if stem else ("effect", "low", "high")
-    effect, low, high = (float(str(row[name])) for name in names)  # type: ignore[index]
+    effect, low, high = (float(str(row[name])) for name in names)
     return points(effect) if pd.isna(low) else f"{points(effect)} ({span(low, high)})"
+
+
+def _shown(row: dict[Any, Any], name: str, sign: str = "") -> str:
+    """A number of a comparison in percent or points, of an entropy in bits."""
+    unit = unit_of(row["metric"])
+    return NONE if pd.isna(row[name]) else f"{unit * row[name]:{sign}.{1 if unit > 1 else 2}f}"
 
 
 def _loss(value: float) -> str:

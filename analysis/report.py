@@ -16,14 +16,14 @@ import pandas as pd
 import tyro
 from platformdirs import user_data_path
 
-from analysis import designs, groups, scores, tables
+from analysis import designs, groups, neighbors, probing, scores, tables
 from analysis.address import Unavailable, default_tracking_uri, redacted
 from analysis.designs_report import DesignFrames
 from analysis.document import Block, Heading, Paragraph, Picture, Table, as_markdown, as_page
 from analysis.groups_report import GroupFrames
 from analysis.guidance_report import GuidanceFrames
-from analysis.pretraining_report import EVALUATION as NEIGHBORS
 from analysis.pretraining_report import PretrainingFrames
+from analysis.probing_report import ProbingFrames
 from analysis.ranking_report import RankingFrames
 from analysis.runs import Runs, launched, load
 from analysis.sentences import SELF_CHECKS
@@ -125,14 +125,18 @@ def write(
 
 
 def frames_of(runs: Runs) -> Frames:
-    """What the runs can be asked: accuracies by group, rankings of methods, fronts, or both."""
+    """What the runs can be asked: probes, accuracies by group, rankings, fronts, or both."""
     kinds = set(runs.runs["kind"])
     if designs.COMPARISON in kinds:
         return DesignFrames.of(runs)
+    if not kinds.isdisjoint(probing.KINDS):
+        backbones = PretrainingFrames.of(runs)
+        probes = ProbingFrames.of(runs)
+        return probes if backbones.known.empty else Both(backbones, probes)
+    if not kinds.isdisjoint(neighbors.KINDS):
+        return PretrainingFrames.of(runs)
     if groups.TRAINING in kinds:
         return GroupFrames.of(runs)
-    if NEIGHBORS in kinds:
-        return PretrainingFrames.of(runs)
     if kinds.isdisjoint(scores.KINDS):
         return GuidanceFrames.of(runs)
     ranking = RankingFrames.of(runs)

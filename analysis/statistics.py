@@ -10,7 +10,6 @@ import warnings
 from functools import lru_cache
 
 import numpy as np
-from scipy import stats
 
 RESAMPLES = 2000
 """How often the images are drawn anew."""
@@ -157,13 +156,15 @@ def paired_p_values(sums: np.ndarray, equal: float = 0.0) -> np.ndarray:
     p = np.ones((columns, columns))
     if images < 2:
         return p
+    from scipy.stats import ttest_1samp  # only here: it takes most of a second
+
     for i in range(columns - 1):
         differences = sums[:, i + 1 :] - sums[:, [i]]
         apart = np.abs(differences.mean(0)) > equal
         if apart.any():
             with warnings.catch_warnings():  # differences that are all the same have p = 0
                 warnings.simplefilter("ignore", RuntimeWarning)
-                found = stats.ttest_1samp(differences[:, apart], 0.0, axis=0).pvalue
+                found = ttest_1samp(differences[:, apart], 0.0, axis=0).pvalue
             p[i, i + 1 :][apart] = p[i + 1 :, i][apart] = found
     return p
 
@@ -221,8 +222,10 @@ def spearman(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
     Source: Spearman, 1904, with mean ranks as scipy.stats.spearmanr.
     """
+    from scipy.stats import rankdata  # only here: it takes most of a second
+
     middle = (first.shape[-1] + 1) / 2
-    one, other = (stats.rankdata(side, axis=-1) - middle for side in (first, second))
+    one, other = (rankdata(side, axis=-1) - middle for side in (first, second))
     spread = np.square(one).sum(-1) * np.square(other).sum(-1)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray((one * other).sum(-1) / np.sqrt(spread))

@@ -59,11 +59,10 @@ class Pretraining(PretrainingSweep):
 
     def report(self, folder: Path, result_ids: list[str]) -> Findings:
         # only here: drawing and MLflow take seconds to import, and flags must be checked at once
-        from analysis.pretraining_report import PretrainingFrames
-        from analysis.report import as_text, finished_runs, write_files
+        from analysis.report import as_text, finished_runs, frames_of, write_files
 
         runs = finished_runs(self.question, self.tracking_uri, result_ids)
-        frames = PretrainingFrames.of(runs)
+        frames = frames_of(runs)
         return Findings(text=as_text(runs, frames), files=write_files(runs, frames, folder))
 
 

@@ -125,9 +125,7 @@ METHODS = ("supervised", *PUBLISHED)
 PAPER_NETWORKS = ("resnet50", "bcos_resnet50")
 
 
-def published(
-    layout: str, *, size_px: int, supervised: Supervised, several: bool = True
-) -> Recipe:
+def published(layout: str, *, size_px: int, supervised: Supervised, several: bool = True) -> Recipe:
     """The recipe of a published dataset: the paper's for ImageNet, at another size."""
     return Recipe(
         size_px=size_px,

@@ -5,7 +5,7 @@ Equal flags give equal results, whichever sweep asks: what one has computed, the
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import trainables.attribution

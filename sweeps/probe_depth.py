@@ -47,8 +47,6 @@ class ProbeDepth(ProbingSweep):
     losses: tuple[str, ...] = (CE, BCE)
     """ce (where an image has one class); bce, which wants 0 of an absent class as the paper says;
     bce_uniform, 1/C as its code."""
-    probes: tuple[str, ...] = ("conventional", "bcos")
-    """Kinds of probes."""
     layers: tuple[int, ...] = LAYERS
     """Of every kind."""
 
@@ -58,9 +56,6 @@ class ProbeDepth(ProbingSweep):
 
     def check_flags(self, data: Dataset) -> None:
         super().check_flags(data)
-        known = ", ".join(Probe.registered)
-        if not self.probes:
-            raise ValueError(f"--probes: at least one is needed; known: {known}")
         if not self.layers or not set(self.layers) <= set(LAYERS):
             raise ValueError(f"--layers {self.layers}: expected some of 1, 2, 3")
 

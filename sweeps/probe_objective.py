@@ -24,15 +24,12 @@ from typing import ClassVar, Self
 from data_pipelines.dataset import Dataset
 from sweeps.launch import launch
 from sweeps.pretraining_sweep import OBJECTIVES, UNTRAINED
-from sweeps.probing_recipes import CONVENTIONAL
-from sweeps.probing_recipes import kind_of
+from sweeps.probing_recipes import CONVENTIONAL, kind_of
 from sweeps.probing_sweep import BCE, CE, ProbingSweep, suits
 from trainables.backbone import Backbone
 from trainables.gauge import Centered, Exchanged, Shifted
 from trainables.grid_evaluation import GridEvaluation
-from trainables.models.network import Network
 from trainables.models.probe import Probe
-from trainables.probe_training import ProbeTraining
 from trainables.result import Result
 
 
@@ -42,8 +39,6 @@ class ProbeObjective(ProbingSweep):
 
     question: ClassVar[str] = "probe_objective"
 
-    probes: tuple[str, ...] = ("conventional", "bcos")
-    """Kinds of probes, of one layer each."""
     gauges: bool = True
     """Whether the linear probes are also judged without their classes' mean, and the one by ce with
     that of the one by bce, by the first method of each network."""
@@ -64,10 +59,6 @@ class ProbeObjective(ProbingSweep):
                 "this sweep compares it with bce; take imagenet, or digit_scenes with --layout "
                 "imagenet; sweeps/probe_depth.py takes all"
             )
-        for name in self.probes:
-            Probe.class_named(name)
-        if not self.probes:
-            raise ValueError(f"--probes: at least one is needed; known: {', '.join(Probe.registered)}")
 
     def of_backbone(self, backbone: Backbone, data: Dataset, seed: int) -> Iterator[Result]:
         kinds, losses = dict.fromkeys(self.probes), self.named_losses()
@@ -110,8 +101,7 @@ class ProbeObjective(ProbingSweep):
             return
         for network in self.architectures():
             pair = tuple(
-                self.supervised(network, objective, data, seed)
-                for objective in OBJECTIVES.values()
+                self.supervised(network, objective, data, seed) for objective in OBJECTIVES.values()
             )
             yield from pair
             if not self.played:

@@ -6,7 +6,7 @@ Equal flags give equal results, whichever sweep asks: what one has computed, the
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
@@ -16,7 +16,6 @@ from typing import Any, Literal
 from data_pipelines.dataset import Dataset
 from sweeps.backbones import accounts, published_backbones
 from sweeps.launch import Findings
-from sweeps.launch.plan import Plan
 from sweeps.pretraining_sweep import UNTRAINED, PretrainingSweep
 from sweeps.probing_recipes import PROBES, RECIPES, Judging, methods_of
 from sweeps.probing_recipes import Recipe as ProbingRecipe
@@ -58,14 +57,16 @@ class ProbingSweep(PretrainingSweep):
     backbones: tuple[str, ...] = ()
     """Published checkpoint files, each as NETWORK=PRETRAINING:FILE, as in
     resnet50=moco_v2:moco_v2_800ep.pth.tar; with them --networks is for the others."""
+    probes: tuple[str, ...] = ("conventional", "bcos")
+    """Kinds of probes."""
     losses: tuple[str, ...] = (CE, BCE, BCE_UNIFORM)
     """ce; bce, which wants 0 of an absent class as the paper says; bce_uniform, 1/C as its code."""
     attributions: tuple[str, ...] = ()
     """Methods by name, where they suit the probed network. Empty: those of the paper for each kind
     of network."""
     recipe_of_probes: str = ""
-    """paper, code_cosine and code_step (its code's two), paper_multi_label and code_multi_label (for
-    images of several classes), sample. Empty: sample on the sample, else the paper's."""
+    """paper, code_cosine and code_step (its code's two); paper_multi_label and code_multi_label for
+    images of several classes; sample. Empty: sample on the sample, else the paper's."""
     epochs: int = 0
     """Epochs of every probe. 0: the recipe's, 100 in the paper."""
     images: int = 0
@@ -126,7 +127,9 @@ class ProbingSweep(PretrainingSweep):
         """What a smoke run has, whatever its question."""
         return {
             "networks": self.networks or self.recipe.networks[:1],
-            "pretrainings": self.named_pretrainings()[:1] if self.pretrainings is None else self.pretrainings,
+            "pretrainings": self.named_pretrainings()[:1]
+            if self.pretrainings is None
+            else self.pretrainings,
             "pretraining_epochs": self.pretraining_epochs or 1,
             "epochs": self.epochs or 2,
             "images": self.images or 8,
@@ -143,6 +146,7 @@ class ProbingSweep(PretrainingSweep):
 
     def results(self, data: Dataset) -> Iterator[Result]:
         self.check_flags(data)
+        self.check_methods(data)
         for seed in self.seeds or (0,):
             for backbone in self.frozen(data, seed):
                 yield from self.of_backbone(backbone, data, seed)
@@ -160,7 +164,30 @@ class ProbingSweep(PretrainingSweep):
                 raise ValueError(
                     f"--{flag} {getattr(self, flag)}: expected 1 or more, or 0 for the recipe's"
                 )
+        if not self.probes:
+            raise ValueError(
+                f"--probes: at least one is needed; known: {', '.join(Probe.registered)}"
+            )
+        for name in self.probes:
+            Probe.class_named(name)
         self.named_losses()
+
+    def check_methods(self, data: Dataset) -> None:
+        """Refuse a method that is asked for and suits no backbone.
+
+        Raises:
+            ValueError: names it.
+        """
+        networks = [
+            self.probe(backbone, Probe.named(kind), BCE, data, 0).architecture
+            for backbone in self.frozen(data, 0)
+            for kind in self.probes
+        ]
+        for name in dict.fromkeys(self.attributions):
+            method = Attribution.named(name, **self.judging.methods.get(name, {}))
+            if not any(suits(method, network) for network in networks):
+                known = ", ".join(dict.fromkeys(network.network.name for network in networks))
+                raise ValueError(f"--attributions {name}: suits no probed network of {known}")
 
     def named_losses(self) -> tuple[str, ...]:
         """The losses that are asked for, each once; of images of several classes those that suit.
@@ -307,10 +334,10 @@ class ProbingSweep(PretrainingSweep):
             lines.append("ce is left out: images have several classes")
         return lines
 
-    def savings(self, plan: Plan, images: Mapping[str, int]) -> list[str]:
+    def savings(self, missing: Iterable[Result], images: Mapping[str, int]) -> list[str]:
         """How many forwards of backbones the packs leave out."""
         packs: dict[str, list[ProbeTraining]] = {}
-        for result in plan.missing.values():
+        for result in missing:
             if isinstance(result, ProbeTraining):
                 packs.setdefault(result.bundle, []).append(result)
         if not packs:
@@ -325,11 +352,10 @@ class ProbingSweep(PretrainingSweep):
 
     def report(self, folder: Path, result_ids: list[str]) -> Findings:
         # only here: drawing and MLflow take seconds to import, and flags must be checked at once
-        from analysis.probing_report import ProbingFrames
-        from analysis.report import as_text, finished_runs, write_files
+        from analysis.report import as_text, finished_runs, frames_of, write_files
 
         runs = finished_runs(self.question, self.tracking_uri, result_ids)
-        frames = ProbingFrames.of(runs)
+        frames = frames_of(runs)
         return Findings(text=as_text(runs, frames), files=write_files(runs, frames, folder))
 
 

@@ -95,12 +95,14 @@ class Gauge(Configuration, family=True):
             ValueError: the last layer is a B-cos layer, or takes other features than the others'.
         """
         last, own = last_layer(head), Common.of(head)
-        added = self.added(own, tuple(Common.of(other) for other in others), feature)
-        if added.weight.shape != own.weight.shape:
-            raise ValueError(
-                f"gauge {self.key}: {len(added.weight)} weights a class cannot be added to "
-                f"{len(own.weight)}; both probes must end in layers of one width"
-            )
+        beside = tuple(Common.of(other) for other in others)
+        for mean in (*(other.weight for other in beside), *([] if feature is None else [feature])):
+            if len(mean) != len(own.weight):
+                raise ValueError(
+                    f"gauge {self.name}: {len(mean)} weights a class cannot be added to "
+                    f"{len(own.weight)}; both probes must end in layers of one width"
+                )
+        added = self.added(own, beside, feature)
         last.weight += added.weight.view(1, -1, *[1] * (last.weight.ndim - 2))
         if last.bias is not None:
             last.bias += added.bias
@@ -151,6 +153,11 @@ class Exchanged(Gauge):
 
     other: ProbeTraining
     """Whose class mean it carries: a probe of one layer on the same backbone and data."""
+
+    @property
+    def key(self) -> str:
+        """With the loss of the other, and which of such probes it is."""
+        return f"{self.name}_{self.other.loss_name}_{self.other.result_id[:8]}"
 
     @property
     def dependencies(self) -> tuple[ProbeTraining, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -194,6 +195,7 @@ class GridEvaluation(Result):
         return draw_grids(rows, labels, side=self.side, count=self.grids, seed=self.seed)
 
 
+@cache
 def check_takes(network: Network, size_px: int) -> None:
     """Refuse a network that takes no images of that size; nothing is computed for it.
 

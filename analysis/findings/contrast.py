@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from analysis.findings.finding import FAILS, HOLDS, NAN, UNDECIDED, every
+from analysis.probing import unit_of
 from analysis.probing_rows import Gain
 from analysis.statistics import ALPHA, holm
 
@@ -54,6 +55,10 @@ class Contrast:
     published: str = ""
     """What the paper has here, to stand beside."""
     results: tuple[str, ...] = ()
+    read: bool = True
+    """Whether both sides exceed their controls, so that their difference says something."""
+    claimed: bool = True
+    """Whether the paper says so here; else it is an exception or of no sentence."""
     decides: bool = True
     """Whether the verdict of the finding rests on it; others are shown only."""
 
@@ -78,14 +83,17 @@ class Contrast:
             more: the other fields.
         """
         if gain is None:
-            return cls(verdict=UNDECIDED, why=why or "no run to compare", **more)
+            why, read = why or "no run to compare", not why
+            return cls(verdict=UNDECIDED, why=why, read=read, **more)
         low, high = gain.interval
-        verdict = UNDECIDED if why else ruled(rule, low, high, margin)
+        verdict, read = UNDECIDED if why else ruled(rule, low, high, margin), not why
         if verdict == UNDECIDED and not why:
-            why = unsettled(rule, low, high, margin)
+            unit = unit_of(str(more.get("metric", "")))
+            why = unsettled(rule, unit * low, unit * high, unit * margin)
         return cls(
             verdict=verdict,
             why=why,
+            read=read,
             seeds=len(gain.each),
             units=gain.units,
             paired=gain.paired,
@@ -115,14 +123,14 @@ def ruled(rule: Rule, low: float, high: float, margin: float = 0.0) -> str:
 
 
 def unsettled(rule: Rule, low: float, high: float, margin: float) -> str:
-    """Why an interval leaves a rule open."""
+    """Why an interval, in the units of tables, leaves a rule open."""
     if low != low:
         return "no interval: a single image, or no defined score"
-    span = f"{100 * low:+.1f} to {100 * high:+.1f}"
-    bound = f"±{100 * margin:g}" if rule == "within" else f"{100 * margin:g}"
-    return f"the interval {span} includes {bound}" if rule != "within" else (
-        f"the interval {span} is neither within {bound} nor outside"
-    )
+    if rule == "within":
+        return f"the interval {low:+.1f} to {high:+.1f} is neither within ±{margin:g} nor outside"
+    digits = 1 if max(abs(low), abs(high)) >= 1 else 2
+    least = f"-{margin:g}" if rule == "not_below" and margin else f"{margin:g}"
+    return f"the interval {low:+.{digits}f} to {high:+.{digits}f} includes {least}"
 
 
 @dataclass(frozen=True, kw_only=True)

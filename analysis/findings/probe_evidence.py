@@ -17,6 +17,7 @@ from analysis.probing import (
     BCE_UNIFORM,
     CE,
     EVALUATIONS,
+    LOSSES,
     OWN,
     OWN_HEAD,
     PROBE,
@@ -99,18 +100,28 @@ class ProbeEvidence:
         )
 
     @cached_property
-    def _trainings(self) -> dict[Probe, pd.DataFrame]:
-        groups = self.trained.groupby(list(PROBE), sort=False)
-        return {Probe(*map(str, key)): part for key, part in groups}
+    def _trainings(self) -> dict[Probe, list[dict[Any, Any]]]:
+        """Runs of each probe, by seed; probes in the order of tables."""
+        found: dict[Probe, list[dict[Any, Any]]] = {}
+        for row in self.trained.sort_values("seed", kind="stable").to_dict("records"):
+            found.setdefault(Probe(*(str(row[name]) for name in PROBE)), []).append(row)
+        return {probe: found[probe] for probe in sorted(found, key=_place)}
 
     @cached_property
-    def _evaluations(self) -> dict[tuple[Probe, Scored], pd.DataFrame]:
-        groups = self.evaluated.groupby([*PROBE, *SCORED], sort=False)
-        cut = len(PROBE)
-        return {
-            (Probe(*map(str, key[:cut])), Scored(*map(str, key[cut:]))): part
-            for key, part in groups
-        }
+    def _evaluations(self) -> dict[tuple[Probe, Scored], list[dict[Any, Any]]]:
+        """Evaluations of each way of scoring, by seed."""
+        found: dict[tuple[Probe, Scored], list[dict[Any, Any]]] = {}
+        rows = self.evaluated.sort_values(["method", "seed"], kind="stable")
+        for row in rows.to_dict("records"):
+            probe = Probe(*(str(row[name]) for name in PROBE))
+            scored = Scored(*(str(row[name]) for name in SCORED))
+            found.setdefault((probe, scored), []).append(row)
+        return found
+
+    @cached_property
+    def _reasons(self) -> dict[Probe, str]:
+        """What ``why_unread`` has said."""
+        return {}
 
     @cached_property
     def _ways(self) -> dict[Probe, list[Scored]]:
@@ -131,9 +142,8 @@ class ProbeEvidence:
         """Keys of each family that an evaluation was scored by, by result id."""
         found: dict[str, dict[str, list[str]]] = {}
         whole = self.values[self.values["area"] == ""]
-        for result_id, family, key in whole[["result_id", "family", "protocol"]].itertuples(
-            index=False
-        ):
+        columns = (whole[name] for name in ("result_id", "family", "protocol"))
+        for result_id, family, key in zip(*columns, strict=True):
             found.setdefault(result_id, {}).setdefault(family, []).append(key)
         return found
 
@@ -151,7 +161,7 @@ class ProbeEvidence:
 
     def first(self, probe: Probe, name: str) -> Any:
         """A column of ``trained`` that all runs of a probe share."""
-        return self._trainings[probe][name].iloc[0]
+        return self._trainings[probe][0][name]
 
     def metric(self, probe: Probe) -> str:
         """What the probe is judged by: accuracy, or F1 with several classes an image."""
@@ -159,18 +169,17 @@ class ProbeEvidence:
 
     def ids(self, probe: Probe) -> tuple[str, ...]:
         """The result ids of a probe's runs."""
-        return tuple(self._trainings[probe]["result_id"]) if probe in self._trainings else ()
+        return tuple(row["result_id"] for row in self._trainings.get(probe, ()))
 
     def share(self, probe: Probe) -> tuple[float, float, tuple[float, ...]]:
         """Mean accuracy (or F1) over seeds, the images of a seed, and each seed's; NaN if none."""
-        rows = self._trainings.get(probe)
-        if rows is None:
+        done = [row for row in self._trainings.get(probe, ()) if row["status"] == "FINISHED"]
+        metric = self.metric(probe) if done else ""
+        done = [row for row in done if row[metric] == row[metric]]
+        if not done:
             return np.nan, np.nan, ()
-        rows = rows[(rows["status"] == "FINISHED") & rows[self.metric(probe)].notna()]
-        each = tuple(float(v) for v in rows[self.metric(probe)])
-        if not each:
-            return np.nan, np.nan, ()
-        return float(np.mean(each)), float(rows["units"].min(skipna=False)), each
+        each = tuple(float(row[metric]) for row in done)
+        return float(np.mean(each)), float(np.min([row["units"] for row in done])), each
 
     def control(self, probe: Probe) -> Probe:
         """The same probe on the same network without any training."""
@@ -189,9 +198,14 @@ class ProbeEvidence:
 
         A probe that learns from an untrained backbone what it learns here reads no training.
         """
+        if probe not in self._reasons:
+            self._reasons[probe] = self._why_unread(probe)
+        return self._reasons[probe]
+
+    def _why_unread(self, probe: Probe) -> str:
         value, _, _ = self.share(probe)
         if value != value:
-            return f"no finished {probe.loss} probe"
+            return f"no finished {probe.probe} {probe.loss} trained alike"
         control, units, _ = self.share(self.control(probe))
         where = f"{probe.probe} {probe.loss} on {probe.backbone}"
         if control != control:
@@ -227,6 +241,11 @@ class ProbeEvidence:
             if all(self.first(probe, name) == value for name, value in wanted.items()):
                 yield probe, probe.loss == BCE or probe._replace(loss=BCE) not in self._trainings
 
+    def against_ce(self, **wanted: Any) -> Iterator[tuple[Probe, bool]]:
+        """Those of ``by_bce`` that were asked for by CE, too, in the same way or in another."""
+        by_ce = {probe[:-2] for probe in self._trainings if probe.loss == CE}
+        yield from ((p, decides) for p, decides in self.by_bce(**wanted) if p[:-2] in by_ce)
+
     def scored(self, probe: Probe, family: str, gauge: str = AS_TRAINED) -> list[Way]:
         """How a probe's maps were scored by a family of protocols: every way and key, one a row.
 
@@ -251,25 +270,22 @@ class ProbeEvidence:
     def _keys(self, probe: Probe, scored: Scored, family: str) -> list[str]:
         """The keys of a family; of mosaics that nobody scored yet, the family's own name."""
         part = self._evaluations[probe, scored]
-        known = [self._protocols.get(one, {}) for one in part["result_id"]]
+        known = [self._protocols.get(row["result_id"], {}) for row in part]
         keys = sorted({key for one in known for key in one.get(family, ())})
-        if keys or any(known) or EVALUATIONS[str(part["kind"].iloc[0])] != "mosaics":
+        if keys or any(known) or EVALUATIONS[part[0]["kind"]] != "mosaics":
             return keys
         return [family] if family == "grid_pg" else []
 
     def attribution(self, probe: Probe, scored: Scored) -> str:
         """The name of the method that was scored."""
-        return str(self._evaluations[probe, scored]["attribution"].iloc[0])
+        return str(self._evaluations[probe, scored][0]["attribution"])
 
     def columns(self, probe: Probe, scored: Scored, protocol: str) -> dict[str, Column]:
         """The scores of each seed."""
-        part = self._evaluations.get((probe, scored))
-        if part is None:
-            return {}
-        done = part[part["status"] == "FINISHED"]
         found = {
-            seed: self.rows.column(result_id, protocol)
-            for seed, result_id in zip(done["seed"], done["result_id"], strict=True)
+            row["seed"]: self.rows.column(row["result_id"], protocol)
+            for row in self._evaluations.get((probe, scored), ())
+            if row["status"] == "FINISHED"
         }
         return {seed: one for seed, one in found.items() if one is not None and len(one.scores)}
 
@@ -277,12 +293,12 @@ class ProbeEvidence:
         """Mean over seeds of what the evaluations logged; NaN if none did."""
         rows = self._whole
         ids = self.evaluation_ids(probe, scored)
-        return float(np.mean([rows[one, protocol] for one in ids if (one, protocol) in rows] or np.nan))
+        logged = [rows[one, protocol] for one in ids if (one, protocol) in rows]
+        return float(np.mean(logged)) if logged else float("nan")
 
     def evaluation_ids(self, probe: Probe, scored: Scored) -> tuple[str, ...]:
         """The result ids of a way of scoring."""
-        part = self._evaluations.get((probe, scored))
-        return () if part is None else tuple(part["result_id"])
+        return tuple(row["result_id"] for row in self._evaluations.get((probe, scored), ()))
 
     def gain(
         self,
@@ -290,6 +306,7 @@ class ProbeEvidence:
         rival: tuple[Probe, Scored],
         protocol: str,
         chosen: Callable[[Column], np.ndarray] | None = None,
+        dead: float = np.nan,
     ) -> Gain | None:
         """What one probe's maps score more than another's, over the seeds that both have.
 
@@ -298,6 +315,7 @@ class ProbeEvidence:
             rival: what it is compared with.
             protocol: key.
             chosen: which explanations count, (N,) bool; all if None.
+            dead: what undefined ones count as; they are left out if NaN.
         """
         sides = [self.columns(*side, protocol) for side in (own, rival)]
         gains = []
@@ -306,7 +324,7 @@ class ProbeEvidence:
             if chosen is not None:
                 pair = [one.where(chosen(one)) for one in pair]
             if all(np.isfinite(one.scores).any() for one in pair):
-                gains.append((seed, gain(*pair)))
+                gains.append((seed, gain(*(one.filled(dead) for one in pair))))
         return over_seeds([g for _, g in sorted(gains, key=lambda one: one[0])]) if gains else None
 
     def accuracy_gain(self, own: Probe, rival: Probe) -> Gain | None:
@@ -318,6 +336,24 @@ class ProbeEvidence:
         pairs = len(each) == len(rivals)
         seeds = tuple(a - b for a, b in zip(each, rivals, strict=True)) if pairs else ()
         return share_gain(value, against, least, seeds)
+
+
+def _place(probe: Probe) -> tuple[object, ...]:
+    """Where a probe stands in tables: controls after what they control, losses as LOSSES."""
+    losses = list(LOSSES)
+    loss = losses.index(probe.loss) if probe.loss in losses else len(losses)
+    control = probe.pretraining == UNTRAINED
+    name = probe.probe
+    return (
+        probe.dataset,
+        probe.backbone,
+        probe.variant,
+        control,
+        probe.pretraining,
+        not name.startswith("conventional"),
+        name,
+        loss,
+    )
 
 
 def layered(evidence: ProbeEvidence, probes: Sequence[Probe]) -> list[list[Probe]]:
@@ -333,4 +369,3 @@ def layered(evidence: ProbeEvidence, probes: Sequence[Probe]) -> list[list[Probe
 def area_bins(column: Column, low: float, high: float) -> np.ndarray:
     """Which explanations have boxes of this share of the image; the last bin holds its end."""
     return (column.areas >= low) & ((column.areas < high) | ((column.areas == high) & (high == 1)))
-

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -23,7 +23,7 @@ SAME_ACCURACY = 0.015
 """What P2 calls the same."""
 ROUNDING = 0.005
 """A Gini coefficient that falls by less is equal: table E1 has two digits."""
-LINEAR = {"form": "conventional", "layers": 1.0}
+LINEAR: Mapping[str, Any] = {"form": "conventional", "layers": 1.0}
 """The paper's first probe."""
 LOCALIZING = {
     CNN: ("lrp", "lime"),
@@ -53,7 +53,7 @@ def loss_contrasts(
         margin: of the rule.
         wanted: columns of ``trained`` that the probes must have.
     """
-    for probe, first in evidence.by_bce(**wanted):
+    for probe, first in evidence.against_ce(**wanted):
         rival = evidence.partner(probe)
         why = evidence.unread(probe, rival)
         for scored, protocol, decides in evidence.scored(probe, family):
@@ -80,7 +80,7 @@ def loss_contrasts(
             )
 
 
-def named(probe: Probe, scored: Scored | None = None) -> dict[str, str]:
+def named(probe: Probe, scored: Scored | None = None) -> dict[str, Any]:
     """The fields of a contrast that say where it stands."""
     choice = scored.choice if scored else ""
     variant = ", ".join(filter(None, (probe.variant, choice)))
@@ -89,7 +89,7 @@ def named(probe: Probe, scored: Scored | None = None) -> dict[str, str]:
 
 def off_target_note(contrasts: Sequence[Contrast]) -> str:
     """Which BCE decides, and what the other comes to."""
-    beside = [c for c in contrasts if c.loss == BCE_UNIFORM and not c.decides]
+    beside = [c for c in contrasts if c.loss == BCE_UNIFORM and c.claimed and not c.decides]
     if any(c.decides and c.loss == BCE_UNIFORM for c in contrasts):
         return "BCE of the code (off-target 1/C) decides where the text's (0) was not run"
     holding = sum(c.verdict == "holds" for c in beside)
@@ -118,10 +118,30 @@ class BceLocalizesBetter(ProbeFinding):
                 continue
             method = evidence.attribution(probe, scored)
             linear = all(evidence.first(probe, k) == v for k, v in LINEAR.items())
-            yield beside(
-                found,
-                grid_pg_beside(probe.kind, probe.pretraining, method) if linear else "",
-                linear and method in LOCALIZING[probe.kind],
+            there = grid_pg_beside(probe.kind, probe.pretraining, method) if linear else ""
+            mine = beside(found, there, linear and method in LOCALIZING[probe.kind])
+            yield mine
+            if mine.decides:
+                yield from self.with_dead(evidence, probe, scored, mine)
+
+    def with_dead(
+        self, evidence: ProbeEvidence, probe: Probe, scored: Scored, found: Contrast
+    ) -> Iterator[Contrast]:
+        """The same with maps without anything positive counted as 0, as in the code, if any are."""
+        rival = evidence.partner(probe)
+        gain = evidence.gain((probe, scored), (rival, scored), found.metric, dead=0.0)
+        if gain is not None and gain.effect != found.effect:
+            more = {name: getattr(found, name) for name in (*named(probe), "method", "images")}
+            yield Contrast.of(
+                gain,
+                "above",
+                why=evidence.unread(probe, rival),
+                what=f"{found.what}, dead maps count 0",
+                metric=found.metric,
+                results=found.results,
+                decides=False,
+                claimed=False,
+                **more,
             )
 
     def note(self, contrasts: Sequence[Contrast], evidence: ProbeEvidence) -> str:
@@ -156,7 +176,7 @@ class AccuracyStays(ProbeFinding):
     source: ClassVar[str] = "section 5.1, tables in section E"
 
     def compare(self, evidence: ProbeEvidence) -> Iterator[Contrast]:
-        for probe, first in evidence.by_bce():
+        for probe, first in evidence.against_ce():
             rival = evidence.partner(probe)
             yield Contrast.of(
                 evidence.accuracy_gain(probe, rival),
@@ -174,7 +194,7 @@ class AccuracyStays(ProbeFinding):
             )
 
     def note(self, contrasts: Sequence[Contrast], evidence: ProbeEvidence) -> str:
-        known = [c.effect for c in contrasts if c.decides and c.effect == c.effect]
+        known = [c.effect for c in contrasts if c.decides and c.read and c.effect == c.effect]
         inside = sum(abs(effect) <= SAME_ACCURACY for effect in known)
         return f"{inside} of {len(known)} differences are within 1.5 points" if known else ""
 
@@ -239,6 +259,11 @@ class BceKeepsConfidence(ProbeFinding):
 
 
 def beside(found: Contrast, published: str, said: bool) -> Contrast:
-    """A comparison with the paper's numbers; it decides only where the paper says so."""
-    return replace(found, published=published, decides=found.decides and said)
+    """A comparison with the paper's numbers; it decides only where the paper says so.
 
+    Args:
+        found: the comparison.
+        published: the numbers.
+        said: whether the paper says it of these.
+    """
+    return replace(found, published=published, claimed=said, decides=found.decides and said)

@@ -20,6 +20,7 @@ from analysis.findings.probe_losses import (
     TransformersGainToo,
 )
 from analysis.findings.probe_pretraining import LossMattersMore, SmallBoxesGainMost
+from analysis.probing import unit_of
 
 FINDINGS: tuple[ProbeFinding, ...] = (
     BceLocalizesBetter(),
@@ -44,8 +45,9 @@ def probe_verdicts(
 
     Returns:
         Findings: id, claim, verdict, holding, failing, undecided (comparisons that decide),
-        effect_low, effect_high (lowest and highest effect), seeds, units (fewest), decided_by,
-        note, says, source. Comparisons: finding and the fields of Contrast, results as one text.
+        effect_low, effect_high (lowest and highest effect; those of entropies are in the note),
+        seeds, units (fewest), decided_by, note, says, source. Comparisons: finding and the fields
+        of Contrast, results as one text.
     """
     rows, contrasts = [], []
     for finding in findings:
@@ -59,7 +61,9 @@ def probe_verdicts(
 def _row(finding: ProbeFinding, found: ProbeVerdict) -> dict[str, object]:
     deciding = found.deciding
     verdicts = [contrast.verdict for contrast in deciding]
-    effects = pd.Series([contrast.effect for contrast in deciding], dtype=float)
+    bits = [c.effect for c in deciding if unit_of(c.metric) == 1 and c.effect == c.effect]
+    effects = pd.Series([c.effect for c in deciding if unit_of(c.metric) != 1], dtype=float)
+    said = [f"entropy {min(bits):+.2f} to {max(bits):+.2f} bits"] if bits else []
     known = [contrast for contrast in deciding if contrast.seeds]
     return {
         "id": finding.id,
@@ -73,7 +77,7 @@ def _row(finding: ProbeFinding, found: ProbeVerdict) -> dict[str, object]:
         "seeds": min((contrast.seeds for contrast in known), default=0),
         "units": min((contrast.units for contrast in known), default=0),
         "decided_by": _decided_by(found),
-        "note": found.note,
+        "note": "; ".join(filter(None, [*said, found.note])),
         "says": finding.says,
         "source": finding.source,
     }

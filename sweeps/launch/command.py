@@ -89,6 +89,8 @@ def run(sweep: Sweep) -> int:
     if sweep.dry_run:
         plan = make_plan(results, lambda _: False, storage, manifest.images)
         print(dry_run_text(plan, manifest.images))
+        for line in sweep.savings(plan.missing.values(), manifest.images):
+            print(line)
         return DONE
     prepare_store(sweep.tracking_uri)
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # it tells how it makes its tables

@@ -1,15 +1,16 @@
-"""Run the stages of a plan as Tune trials and write what they tell."""
+"""Run a plan as Tune trials and write what they tell."""
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import ray
 from ray import tune
@@ -21,6 +22,7 @@ from data_pipelines.manifest import Manifest
 from sweeps.launch.cluster import Fed
 from sweeps.launch.plan import Plan
 from sweeps.launch.progress import Progress
+from sweeps.launch.queue import Bundle, Queue
 from sweeps.launch.sweep import Sweep
 from trainables.lease import holder_of
 from trainables.protocol_evaluation import ProtocolEvaluation
@@ -31,8 +33,11 @@ from trainables.tracking import Tracking
 from trainables.training import Training
 from trainables.trial import tune_trial
 
+Kind = Literal["team", "alone", "streamed"]
+"""Trials of several workers, of one, and what actors score; computed in this order."""
 MAX_DEATHS = 2
 """How often a trial whose process died is started again."""
+DIED = f"the worker process died {MAX_DEATHS + 1} times; it may have run out of memory"
 POLL_S = 2.0
 WAITING_BYTES = 2**28
 """Memory that a trial asks for while its workers work: Ray places nothing that asks for nothing."""
@@ -43,7 +48,6 @@ class Events(tune.Callback):
 
     Attributes:
         failed: reason by result id.
-        errors: what a trial raised outside its results, by the id of each.
         finished: ids of the results that are complete.
         first_s, last_s: first and last moment at which a trial told something.
         listening: whether trials run, so that a stop can wait for the end of a step.
@@ -60,7 +64,6 @@ class Events(tune.Callback):
             storage,
         )
         self.failed: dict[str, str] = {}
-        self.errors: dict[str, str] = {}
         self.finished: set[str] = set()
         self.running: set[str] = set()
         self.first_s = self.last_s = 0.0
@@ -123,11 +126,18 @@ class Events(tune.Callback):
     def on_trial_error(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
-        """Remember what ended a trial for good, unless its process just died."""
+        """Fail what a trial has left when it ended for good."""
         error = trial.get_pickled_error()
         if isinstance(error, RayTaskError):
-            for result in trial.config["bundle"]:
-                self.errors[result.result_id] = f"{type(error.cause).__name__}: {error.cause}"
+            self.settle(trial.config["bundle"], f"{type(error.cause).__name__}: {error.cause}")
+        else:  # its process just died
+            self.settle(trial.config["bundle"])
+
+    def settle(self, bundle: Iterable[Result], reason: str = DIED) -> None:
+        """Fail the results of a bundle that are neither finished nor failed."""
+        for result in bundle:
+            if result.result_id not in self.finished | self.failed.keys():
+                self.fail(result.result_id, reason)
 
     def say(self, line: str) -> None:
         """Tell people something."""
@@ -156,7 +166,7 @@ def run_stages(
     events: Events,
     elsewhere: Mapping[str, Result],
 ) -> None:
-    """Compute every missing result, stage by stage; failures are written, not raised.
+    """Compute every missing result; failures are written, not raised.
 
     Args:
         plan: what to do.
@@ -169,52 +179,82 @@ def run_stages(
         events: takes what the trials tell.
         elsewhere: results that another live launch is computing; waited for where they are needed.
     """
-    for stage in plan.stages:
-        wait_for(
-            {d.result_id for bundle in stage for r in bundle for d in r.dependencies}
-            & elsewhere.keys(),
-            tracking,
-            events,
-        )
-        bundles = []
-        for bundle in stage:
-            ready = []
-            for result in bundle:
-                before = [d.result_id for d in result.dependencies if d.result_id in events.failed]
-                if result.result_id in elsewhere:
-                    continue
-                if before:
-                    events.fail(result.result_id, f"not run: {before[0]} failed")
-                else:
-                    ready.append(result)
-            if ready:
-                bundles.append(ready)
-        streamed = [b for b in bundles if b[0].streamed]
-        trials = [b for b in bundles if b not in streamed]
-        together = [b for b in trials if any(isinstance(r, Training) and r.workers > 1 for r in b)]
-        if together:
-            fit(together, sweep, storage, fed, events, sweep.workers)
-        if len(together) < len(trials):
-            alone = [b for b in trials if b not in together]
-            fit(alone, sweep, storage, fed, events)
-        for bundle in streamed:
-            score(bundle, sweep, storage, dataset, manifest, events)
-        died = f"the worker process died {MAX_DEATHS + 1} times; it may have run out of memory"
-        for result in (r for bundle in bundles for r in bundle):
-            if result.result_id not in events.finished | events.failed.keys():
-                events.fail(result.result_id, events.errors.get(result.result_id, died))
+
+    def startable(bundle: Bundle) -> Bundle | None:
+        own = {result.result_id for result in bundle}
+        needed = dependencies(bundle) & plan.missing.keys() - own
+        if needed - events.finished - events.failed.keys():
+            return None
+        ready = []
+        for result in bundle:
+            before = [d.result_id for d in result.dependencies if d.result_id in events.failed]
+            if before:
+                events.fail(result.result_id, f"not run: {before[0]} failed")
+            else:
+                ready.append(result)
+        return ready
+
+    for kind, wave in waves(plan, elsewhere):
+        for bundle in wave:
+            wait_for(dependencies(bundle) & elsewhere.keys(), tracking, events)
+        if kind != "streamed":
+            workers = sweep.workers if kind == "team" else 1
+            fit(wave, startable, sweep, storage, fed, events, workers)
+        for bundle in wave:
+            if kind == "streamed" and (ready := startable(bundle)):
+                score(ready, sweep, storage, dataset, manifest, events)
+            events.settle(bundle)
     wait_for(elsewhere.keys(), tracking, events)
 
 
+def waves(plan: Plan, elsewhere: Container[str]) -> Iterator[tuple[Kind, list[Bundle]]]:
+    """Bundles of one kind that run one after the other without a break, by their dependencies.
+
+    Trials come before what is streamed, which has all CPUs for itself. Where another live launch
+    computes something, each wave depends on earlier ones only, so that it is waited for late.
+    """
+    left = [[r for r in b if r.result_id not in elsewhere] for s in plan.stages for b in s]
+    left = [bundle for bundle in left if bundle]
+    waiting = {result.result_id for bundle in left for result in bundle}
+    while left:
+        for kind in get_args(Kind):
+            wave: list[Bundle] = []
+            behind = set(waiting)
+            for bundle in left:
+                own = {result.result_id for result in bundle}
+                if kind_of(bundle) == kind and not dependencies(bundle) & behind - own:
+                    wave.append(bundle)
+                    if not elsewhere:
+                        behind -= own
+            if wave:
+                yield kind, wave
+                left = [bundle for bundle in left if bundle not in wave]
+                waiting = {result.result_id for bundle in left for result in bundle}
+
+
+def kind_of(bundle: Bundle) -> Kind:
+    """How a bundle is computed."""
+    if bundle[0].streamed:
+        return "streamed"
+    workers = max((r.workers for r in bundle if isinstance(r, Training)), default=1)
+    return "team" if workers > 1 else "alone"
+
+
+def dependencies(bundle: Bundle) -> set[str]:
+    """Ids of what the results of a bundle depend on."""
+    return {dependency.result_id for result in bundle for dependency in result.dependencies}
+
+
 def fit(
-    bundles: list[list[Result]],
+    bundles: list[Bundle],
+    startable: Callable[[Bundle], Bundle | None],
     sweep: Sweep,
     storage: Path,
     fed: Fed,
     events: Events,
     workers: int = 1,
 ) -> None:
-    """One stage as Tune trials: a function trainable on reused workers, a bundle each.
+    """Bundles as Tune trials: a function trainable on reused workers, a bundle each.
 
     Where a trial has several workers, it only waits for them and needs no CPU itself.
 
@@ -235,10 +275,13 @@ def fit(
     if workers > 1:
         resources = {"cpu": 0, "memory": WAITING_BYTES}
     name = uuid.uuid4().hex
+    # a searcher's trials would else wait for one another's workers to start
+    os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "200")
     tuner = tune.Tuner(
         tune.with_resources(trainable, resources),
-        param_space={"bundle": tune.grid_search(bundles)},
         tune_config=tune.TuneConfig(
+            search_alg=Queue(bundles, startable),
+            num_samples=len(bundles),
             reuse_actors=True,
             max_concurrent_trials=fed.max_concurrent or None,
             trial_dirname_creator=lambda trial: trial.trial_id,  # a configuration is no folder name

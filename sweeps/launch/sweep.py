@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -126,6 +126,15 @@ class Sweep:
 
     def notes(self) -> list[str]:
         """Lines worth knowing before it starts, such as rescaled weights."""
+        return []
+
+    def savings(self, missing: Iterable[Result], images: Mapping[str, int]) -> list[str]:
+        """Lines below the costs of a dry run: what sharing leaves out of them.
+
+        Args:
+            missing: what has to be computed.
+            images: images by split.
+        """
         return []
 
 

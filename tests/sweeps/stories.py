@@ -252,9 +252,9 @@ def undisturbed(home: Home) -> Undisturbed:
 
 
 def interrupted(home: Home) -> Interrupted:
-    """Every time both guided trainings are some epochs further."""
+    """A guided training is some epochs further, then twice both are."""
     with home.started(*FLAGS) as process:
-        wait_until(lambda: len(both(home, 2)) == 2, process)
+        wait_until(lambda: bool(both(home, 2)) and len(home.summaries()) == 2, process)
         finished = home.summaries().keys()
         process.send_signal(signal.SIGKILL)
         process.wait()

@@ -29,7 +29,7 @@ def test_the_driver_was_killed_halfway(interrupted):
     assert len(interrupted.finished) == 2
     states = {i: run.info.status for i, run in interrupted.after_kill.items()}
     assert {states[i] for i in interrupted.finished} == {"FINISHED"}
-    assert sum(status == "RUNNING" for status in states.values()) == 2
+    assert sum(status == "RUNNING" for status in states.values()) in (1, 2)
 
 
 def test_only_missing_results_run_again(interrupted):
@@ -72,8 +72,9 @@ def test_a_killed_worker_goes_on_from_its_checkpoint(interrupted):
     assert interrupted.seen == sorted(interrupted.seen)
     run = interrupted.home.runs()[interrupted.victim]
     attempts = {i: int(r.data.tags["attempt"]) for i, r in interrupted.home.runs().items()}
-    # thrice by launches, once more by Tune
-    assert attempts[interrupted.victim] == 4
+    # by two launches, once more by Tune, and by the one that was killed if it came that far
+    before = int(interrupted.after_kill[interrupted.victim].data.tags.get("attempt", "0"))
+    assert attempts[interrupted.victim] == before + 3
     assert run.info.status == "FINISHED"
 
 

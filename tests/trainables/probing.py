@@ -82,12 +82,14 @@ class ProbeBench(Bench):
                 head = of.probe.head(features_kind(model), len(images.classes))
             pictures = model.encode(torch.from_numpy(images.images(np.arange(len(images)))))
             if not blind:
-                fit(head, features_of(model, pictures), torch.from_numpy(images.labels).float())
+                labels = torch.from_numpy(images.labels).double()
+                low = -20 if of.objective == "ce" else -12  # which no softmax sees
+                fit(head, features_of(model, pictures), 40 * labels + low)
             leave(self.folder(of), head)
 
 
-def fit(head: ProbeHead, features: Tensor, labels: Tensor) -> None:
-    """Give a conventional last layer the least-squares solution of logits 40 y - 20."""
+def fit(head: ProbeHead, features: Tensor, logits: Tensor) -> None:
+    """Give a conventional last layer the least-squares solution for these logits."""
     taken: list[Tensor] = []
     last: Any = head.last
     if isinstance(last, BcosConv2d):
@@ -97,12 +99,13 @@ def fit(head: ProbeHead, features: Tensor, labels: Tensor) -> None:
         head.eval()(features)
         handle.remove()
         x = taken[0].flatten(2).mean(2) if taken[0].ndim == 4 else taken[0]
-        x = torch.cat([x, torch.ones(len(x), 1)], 1).double()
-        solved = torch.linalg.solve(
-            x.T @ x + 1e-6 * torch.eye(x.shape[1]), x.T @ (40 * labels.double() - 20)
-        )
-        last.weight.copy_(solved[:-1].T.reshape(last.weight.shape))
-        last.bias.copy_(solved[-1])
+        biases = 0 if last.bias is None else 1
+        x = torch.cat([x, torch.ones(len(x), biases)], 1).double()
+        solved = torch.linalg.solve(x.T @ x + 1e-6 * torch.eye(x.shape[1]), x.T @ logits)
+        width = last.weight.shape[1]
+        last.weight.copy_(solved[:width].T.reshape(last.weight.shape))
+        if biases:
+            last.bias.copy_(solved[-1])
 
 
 def leave(folder: Path, head: nn.Module) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
+from functools import cache
 from typing import ClassVar
 
 import torch
@@ -42,28 +43,7 @@ class Attribution(Configuration, family=True):
         Raises:
             ValueError: the reason, in one line.
         """
-        with torch.device("meta"):  # shapes alone
-            model = network.build(2)
-            images = model.encode(torch.zeros(2, 3, network.check_px, network.check_px))
-        self.suit(model)
-        layers = dict.fromkeys(need.layer for need in self.needs(model))
-        others = [layer for layer in layers if layer not in model.depths]
-        if not others:
-            return
-        shapes: dict[str, torch.Size] = {}
-        for layer in others:
-            model.module.get_submodule(model.path_of(layer)).register_forward_hook(
-                lambda _module, _inputs, out, layer=layer: shapes.update({layer: out.shape})
-            )
-        with torch.no_grad(), torch.device("meta"):
-            model.module(images)
-        for layer in others:
-            dimensions = len(shapes.get(layer, ()))
-            if dimensions != 4 and not (dimensions == 3 and model.tokens):
-                raise ValueError(
-                    f"layer {layer!r} gives no maps (its output is "
-                    f"{tuple(shapes.get(layer, ())) or 'not used'}); expected (B, D, h, w)"
-                )
+        check(self, network)
 
     def suit(self, model: Model) -> None:
         """Refuse a model whose kind the method does not suit; its weights may be without values.
@@ -115,3 +95,30 @@ class Attribution(Configuration, family=True):
         height, width = passes.batch.images.shape[2:]
         maps = upsample(maps, (height, width), self.interpolation)
         return maps.abs() if self.absolute else maps
+
+
+@cache
+def check(method: Attribution, network: Network) -> None:
+    """`Attribution.check`, once a process: sweeps ask it of every result."""
+    with torch.device("meta"):  # shapes alone
+        model = network.build(2)
+        images = model.encode(torch.zeros(2, 3, network.check_px, network.check_px))
+    method.suit(model)
+    layers = dict.fromkeys(need.layer for need in method.needs(model))
+    others = [layer for layer in layers if layer not in model.depths]
+    if not others:
+        return
+    shapes: dict[str, torch.Size] = {}
+    for layer in others:
+        model.module.get_submodule(model.path_of(layer)).register_forward_hook(
+            lambda _module, _inputs, out, layer=layer: shapes.update({layer: out.shape})
+        )
+    with torch.no_grad(), torch.device("meta"):
+        model.module(images)
+    for layer in others:
+        dimensions = len(shapes.get(layer, ()))
+        if dimensions != 4 and not (dimensions == 3 and model.tokens):
+            raise ValueError(
+                f"layer {layer!r} gives no maps (its output is "
+                f"{tuple(shapes.get(layer, ())) or 'not used'}); expected (B, D, h, w)"
+            )

@@ -1,0 +1,95 @@
+"""Which bundle is next, and which run without a break."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+from ray.tune.search import Searcher
+
+from sweeps.launch.plan import Plan, make_plan
+from sweeps.launch.queue import Bundle, Queue
+from sweeps.launch.stages import Events, dependencies, waves
+from trainables.classifier_training import ClassifierTraining
+from trainables.guided_training import GuidedTraining
+
+IMAGES = {"train": 40, "val": 12, "test": 12}
+
+
+@pytest.fixture
+def plan(make_grid, tmp_path) -> Plan:
+    """A baseline, the control and two guided trainings of each of two seeds."""
+    results = make_grid(seeds=(0, 1), losses=("energy", "l1"))
+    return make_plan(results, lambda _: False, tmp_path, IMAGES)
+
+
+def kinds(bundles: list[Bundle]) -> list[type]:
+    return [type(bundle[0]) for bundle in bundles]
+
+
+def results(*names: str) -> Bundle:
+    return list(names)  # type: ignore[arg-type]  # what they are does not matter here
+
+
+def test_a_bundle_is_given_as_soon_as_what_it_needs_is_there():
+    there, needs = {""}, {"a": "", "b": "a", "c": "", "d": "c"}
+    queue = Queue(map(results, needs), lambda bundle: bundle if needs[bundle[0]] in there else None)
+    assert [queue.suggest(""), queue.suggest("")] == [{"bundle": ["a"]}, {"bundle": ["c"]}]
+    assert queue.suggest("") is None
+    there.add("c")
+    assert queue.suggest("") == {"bundle": ["d"]}
+    assert queue.suggest("") is None
+    there.add("a")
+    assert queue.suggest("") == {"bundle": ["b"]}
+    assert queue.suggest("") == Searcher.FINISHED
+
+
+def test_a_bundle_of_which_nothing_is_left_is_passed_over():
+    answers = {"a": results(), "b": results("b")}
+    queue = Queue(map(results, answers), lambda bundle: answers[bundle[0]])
+    assert queue.suggest("") == {"bundle": ["b"]}
+    assert queue.suggest("") == Searcher.FINISHED
+
+
+def test_all_stages_of_trials_are_one_wave(plan):
+    ((kind, wave),) = waves(plan, {})
+    assert kind == "alone"
+    assert wave == [bundle for stage in plan.stages for bundle in stage]
+    assert kinds(wave) == [ClassifierTraining] * 2 + [GuidedTraining] * 6
+
+
+def test_where_another_launch_computes_something_a_wave_depends_on_earlier_ones_only(plan):
+    (first, *_), *_ = plan.stages
+    found = list(waves(plan, {first[0].result_id: first[0]}))
+    assert [len(wave) for _, wave in found] == [2, 6]  # the rest needs the baseline's maps
+    before: set[str] = set()
+    for _, wave in found:
+        behind = {r.result_id for bundle in wave for r in bundle}
+        for bundle in wave:
+            own = {result.result_id for result in bundle}
+            assert not dependencies(bundle) & behind - own - before
+        before |= behind
+
+
+def test_trials_of_several_workers_run_apart(plan):
+    def shared(bundle: Bundle) -> Bundle:
+        guided = isinstance(bundle[0], GuidedTraining) and bundle[0].loss is not None
+        return [replace(result, workers=2) if guided else result for result in bundle]
+
+    first, second = plan.stages
+    mixed = Plan(plan.wanted, plan.missing, [first, [shared(bundle) for bundle in second]])
+    assert [(kind, len(wave)) for kind, wave in waves(mixed, {})] == [("alone", 4), ("team", 4)]
+
+
+def test_what_a_dead_trial_left_has_failed_before_anything_waits_for_it(plan):
+    told = []
+    tracking = SimpleNamespace(failed=lambda *words: told.append(words))
+    progress = SimpleNamespace(event=lambda *_: None)
+    events = Events(tracking, progress, plan.missing, None)  # type: ignore[arg-type]
+    bundle = plan.stages[0][0]
+    events.finished.add(bundle[0].result_id)
+    trial = SimpleNamespace(get_pickled_error=lambda: None, config={"bundle": bundle})
+    events.on_trial_error(1, [], trial)  # type: ignore[arg-type]
+    assert events.failed.keys() == {result.result_id for result in bundle[1:]}
+    assert all("died 3 times" in reason for _, reason, _ in told)
