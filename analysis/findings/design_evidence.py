@@ -153,9 +153,9 @@ class DesignEvidence:
 
 
 def counted(each: Sequence[Contrast], what: str, why: str = "") -> Contrast:
-    """What the majority of some contrasts says."""
-    verdicts = [contrast.verdict for contrast in each]
-    holding, failing = verdicts.count(HOLDS), verdicts.count(FAILS)
+    """What the majority of some contrasts says; whose interval includes 0 counts for neither."""
+    holding = sum(contrast.low > 0 for contrast in each)
+    failing = sum(contrast.high < 0 for contrast in each)
     verdict = UNDECIDED
     if not why:
         half = len(each) / 2

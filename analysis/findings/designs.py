@@ -225,9 +225,7 @@ class LogitBeatsProbability(DesignFinding):
                 )
                 for method in common
             ]
-            same = [contrast.verdict == UNDECIDED and contrast.effect == 0 for contrast in each]
-            told = [c for c, equal in zip(each, same, strict=True) if not equal]
-            yield counted(told, f"logit over probability on {network}", evidence.gate(network))
+            yield counted(each, f"logit over probability on {network}", evidence.gate(network))
             yield from each
 
 
@@ -242,8 +240,8 @@ class AccuracyCosts(DesignFinding):
     def compare(self, evidence: DesignEvidence) -> Iterator[Contrast]:
         table = accuracy_against_best(evidence)
         passing = table[table["in_domain"]]
-        if len(passing) < 4:
-            why = f"{len(passing)} networks pass the gate; four at least can be ordered"
+        if min(passing["best"].nunique(), passing["accuracy"].nunique()) < 4:
+            why = f"{len(passing)} networks pass the gate; four that differ can be ordered"
             what = "rank correlation of best score and accuracy"
             yield Contrast(what=what, metric=TUNED, verdict=UNDECIDED, why=why)
             return
