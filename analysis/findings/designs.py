@@ -336,7 +336,8 @@ def accuracy_against_best(evidence: DesignEvidence) -> pd.DataFrame:
         method, value = evidence.best(str(network))
         accuracy = float(part["accuracy_after"].mean())
         rows.append((network, accuracy, method, value, not evidence.gate(str(network))))
-    return pd.DataFrame(rows, columns=["network", "accuracy", "method", "best", "in_domain"])
+    names = ["network", "accuracy", "method", "best", "in_domain"]
+    return pd.DataFrame(rows, columns=names).astype({"in_domain": bool})
 
 
 def design_verdicts(
