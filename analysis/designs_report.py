@@ -19,9 +19,9 @@ NETWORKS = (
     "Before / after fine-tuning with deleted patches, in percent: accuracy on whole images, and "
     "with whichever patch deleted. A network is in domain if the latter rose and the former fell "
     "by one point at most; otherwise its score is an SDS. MAD: mean absolute difference of the "
-    "class's probability and of Grad-CAM (scaled to [0, 1]) between the two networks; top 9: share of the "
-    "images that excite a channel most which both networks have. An unrelated pair of networks is "
-    "the yardstick."
+    "class's probability and of Grad-CAM (scaled to [0, 1]) between the two networks; top 9: share "
+    "of the images that excite a channel most which both networks have. An unrelated pair of "
+    "networks is the yardstick."
 )
 SCORES = "Mean in-domain single deletion score in hundredths, of logits; a column a network."
 FINDINGS = (

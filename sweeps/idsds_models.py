@@ -32,7 +32,7 @@ from sweeps.networks import starting_files
 from trainables.attribution.after_softmax import AfterSoftmax
 from trainables.attribution.attribution import Attribution
 from trainables.attribution.cam import GradCam
-from trainables.attribution.sets import SETS, choose
+from trainables.attribution.sets import SETS, choose, method_named
 from trainables.baselines import Baseline
 from trainables.classifier_training import ClassifierTraining
 from trainables.idsds_finetuning import IdsdsFinetuning, as_read_by, deletion_protocol
@@ -111,8 +111,8 @@ class IdsdsModels(Sweep):
             if not getattr(self, name):
                 raise ValueError(f"--{name.replace('_', '-')}: give at least one value")
         names = self.models or RECIPES[self.dataset].designs
-        networks = [network_of(name).with_new_head() for name in dict.fromkeys(names)]
-        files = starting_files(self.weights, {}, networks)
+        networks = [network_of(name) for name in dict.fromkeys(names)]
+        files = starting_files(self.weights, {n.name: n for n in networks}, networks)
         methods = {network: self.methods_of(network) for network in networks}
         for seed in self.seeds or (0,):
             looked_at: list[ProtocolEvaluation] = []
@@ -265,11 +265,12 @@ def suited(
     """The methods of a name that suit a network; none, if it is one that does not."""
     if name == "all" or name in SETS:
         return choose((name,), network, adapt).methods
-    Attribution.class_named(name)  # an unknown name is refused whatever the network
+    method = adapt(method_named(name))  # an unknown name is refused whatever the network
     try:
-        return choose((name,), network, adapt).methods
+        method.check(network)
     except ValueError:
         return ()
+    return (method,)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,152 @@
+"""The sweep over network designs: what it asks for, and bad input in one line."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from sweeps.idsds_models import IdsdsModels, asked
+from sweeps.idsds_recipes import IMAGENET, SAMPLE
+from sweeps.launch import launch
+from trainables.attribution.after_softmax import AfterSoftmax
+from trainables.attribution.cam import GradCam
+from trainables.attribution.sets import choose
+from trainables.baselines import ColorAndInverse, Zero
+from trainables.classifier_training import ClassifierTraining
+from trainables.idsds_finetuning import IdsdsFinetuning
+from trainables.models.network import Network
+from trainables.network_comparison import NetworkComparison
+from trainables.protocol_evaluation import ProtocolEvaluation
+from trainables.result import Result
+
+
+def results(**flags) -> list[Result]:
+    """What the sweep asks for; no file is read."""
+    sweep = IdsdsModels(data_root="nowhere", **flags)
+    return list(sweep.results(sweep.data()))
+
+
+def of(kind: type, found: list[Result]) -> list:
+    return [result for result in found if isinstance(result, kind)]
+
+
+def test_every_contrast_has_its_networks_and_all_methods_that_suit():
+    found = results()
+    assert len({result.result_id for result in found}) == len(found)
+    trained = [r.network.name for r in of(ClassifierTraining, found)]
+    assert trained == list(SAMPLE.designs)
+    assert [r.start.network.name for r in of(IdsdsFinetuning, found)] == list(SAMPLE.designs)
+    for network in map(Network.named, SAMPLE.designs):
+        suiting = {
+            method.key
+            for method in choose(SAMPLE.methods, network).methods
+            if method.name not in SAMPLE.left_out
+        }
+        judged = [
+            r.attribution.key
+            for r in of(ProtocolEvaluation, found)
+            if r.network == network and isinstance(r.of, IdsdsFinetuning)
+            and not isinstance(r.attribution, AfterSoftmax)
+        ]  # fmt: skip
+        assert set(judged) == suiting
+        assert len(judged) == len(suiting) > 0
+    for result in of(NetworkComparison, found):
+        result.check()
+
+
+def test_each_network_has_one_comparison_and_the_first_two_are_the_yardstick():
+    pairs = of(NetworkComparison, results())
+    tuned = [pair for pair in pairs if pair.related]
+    assert [pair.second.network.name for pair in tuned] == list(SAMPLE.designs)
+    (unrelated,) = [pair for pair in pairs if not pair.related]
+    assert unrelated.first.network != unrelated.second.network
+    assert isinstance(unrelated.first.attribution, GradCam)
+
+
+def test_a_bundle_is_a_network_with_all_its_methods():
+    bundles = Counter(r.bundle for r in of(ProtocolEvaluation, results()))
+    assert len(bundles) == 2 * len(SAMPLE.designs)
+
+
+def test_networks_are_judged_by_what_they_are():
+    for evaluation in of(ProtocolEvaluation, results(models=("small_resnet",))):
+        evaluation.check()
+        tuned = isinstance(evaluation.of, IdsdsFinetuning)
+        keys = [protocol.key for protocol in evaluation.protocols]
+        assert keys[0] == ("idsds" if tuned else "sds")
+        assert ("ids" in keys) != tuned
+        assert not (isinstance(evaluation.attribution, AfterSoftmax) and not tuned)
+
+
+def test_bcos_networks_are_deleted_to_black_as_they_read_it():
+    found = results(models=("small_bcos_resnet",))
+    (tuned,) = of(IdsdsFinetuning, found)
+    assert tuned.baseline_image == ColorAndInverse(of=Zero())
+    assert tuned.start.objective == "bce"
+    evaluation = of(ProtocolEvaluation, found)[-1]
+    assert evaluation.protocols[0].baseline == tuned.baseline_image
+    assert evaluation.tags["finetuned"] == "p16_zero"
+
+
+def test_several_grids_and_baselines_for_the_stability():
+    found = results(models=("small_resnet",), patches=(4, 16), baselines=("zero", "blur"))
+    tuned = of(IdsdsFinetuning, found)
+    assert {(t.patches, t.baseline_image.name) for t in tuned} == {
+        (4, "zero"), (4, "blur"), (16, "zero"), (16, "blur"),
+    }  # fmt: skip
+    before = [e for e in of(ProtocolEvaluation, found) if e.of == tuned[0].start and asked(e)]
+    assert len(asked(before[0])) == 4
+    pairs = of(NetworkComparison, found)
+    assert len(pairs) == 4
+    for pair in pairs:
+        pair.check()
+
+
+@pytest.mark.parametrize(("how", "expected"), [("logit", "logit"), ("as_explained", "probability")])
+def test_drops_are_of_the_logit_or_of_what_is_explained(how, expected):
+    found = results(models=("small_resnet",), methods=("grad_cam",), drop_output=how)
+    (after,) = [e for e in of(ProtocolEvaluation, found) if isinstance(e.attribution, AfterSoftmax)]
+    assert after.protocols[0].drop_output == expected
+
+
+def test_the_papers_networks_on_imagenet():
+    sweep = IdsdsModels(dataset="imagenet", data_root="nowhere")
+    data = replace(sweep.data())
+    found = list(sweep.results(data))
+    assert [r.network.name for r in of(ClassifierTraining, found)] == list(IMAGENET.designs)
+    rates = {t.start.network.name: t.learning_rate for t in of(IdsdsFinetuning, found)}
+    assert rates["resnet50"] == 1e-3
+    assert rates["bcos_resnet50"] == 1e-2
+    evaluation = next(e for e in of(ProtocolEvaluation, found) if e.attribution.name == "rise")
+    assert evaluation.attribution.of_set == "idsds_as_run"
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--dataset", "voc"], ["'voc'", "digit_scenes, imagenet"]),
+        (["--dataset", "imagenet"], ["--data-root"]),
+        (["--models", "nope"], ["'nope'", "small_resnet"]),
+        (["--methods", "nope"], ["'nope'", "grad_cam"]),
+        (["--methods", "rollout", "--models", "small_resnet"], ["none of rollout", "small_resnet"]),
+        (["--methods", "after_softmax"], ["after_softmax", "no method by itself"]),
+        (["--baselines", "nope"], ["'nope'", "blur"]),
+        (["--baselines"], ["--baselines", "at least one"]),
+        (["--weights", "resnet50=x.pth"], ["resnet50", "not a network of this sweep"]),
+        (["--weights", "small_resnet=gone.pth"], ["gone.pth", "no such file"]),
+    ],
+    ids=lambda value: " ".join(value) if value[:1] and value[0].startswith("--") else "",
+)
+def test_bad_input_is_refused_in_one_line(monkeypatch, capsys, tmp_path, flags, words):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    places = ["--storage-path", str(tmp_path), "--tracking-uri", f"sqlite:///{tmp_path}/m.db"]
+    monkeypatch.setattr(sys, "argv", ["idsds_models.py", *places, *flags])
+    with pytest.raises(SystemExit) as ended:
+        launch(IdsdsModels)
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    for word in words:
+        assert word in line
