@@ -34,6 +34,10 @@ BESIDE_WEIGHTS = (
 (DINO); histories of losses and what their functions are pickled with (mmpretrain)."""
 
 
+UNREADABLE = (SafetensorError, zipfile.BadZipFile, RuntimeError, EOFError, KeyError, OSError)
+"""How reading fails on files that are cut off, damaged or something else."""
+
+
 class Unread:
     """Stands for something beside the weights: nothing of it is imported, called or kept."""
 
@@ -169,7 +173,7 @@ def read(path: Path) -> Any:
             f"({str(error).splitlines()[0]}); save the network's state_dict alone, best as "
             "safetensors"
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, KeyError, OSError) as error:
+    except UNREADABLE as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{path}: neither safetensors nor a torch file ({reason})") from error
 
