@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 import zipfile
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -34,7 +35,10 @@ BESIDE_WEIGHTS = (
 (DINO); histories of losses and what their functions are pickled with (mmpretrain)."""
 
 
-UNREADABLE = (SafetensorError, zipfile.BadZipFile, RuntimeError, EOFError, KeyError, OSError)
+UNREADABLE = (
+    *(SafetensorError, zipfile.BadZipFile, struct.error, EOFError, OSError, RuntimeError),
+    *(LookupError, AttributeError, TypeError, AssertionError),  # torch, of a damaged table
+)
 """How reading fails on files that are cut off, damaged or something else."""
 
 
