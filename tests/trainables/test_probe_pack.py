@@ -20,7 +20,10 @@ from trainables import frozen_features
 from trainables.backbone import UntrainedBackbone
 from trainables.frozen_features import FrozenBackbone
 from trainables.models.bcos_layers import BcosConv2d
+from trainables.models.bcos_resnet import SmallBcosResNet
+from trainables.models.bcos_vit import SmallBcosViTc
 from trainables.models.probe import BcosProbe, ConventionalProbe
+from trainables.models.timm_vit import SmallViT
 from trainables.probe_training import ProbeTraining
 from trainables.team import Dismissed, Team
 from trainables.trial import Trial, feed_key, run_bundle
@@ -263,6 +266,27 @@ def test_a_probe_that_is_added_is_trained_alone(packed, bench):
     assert plan.stages == [[[added]]]
     together = make_plan([*PACK, added], lambda _: False, packed.storage, images)
     assert [[len(bundle) for bundle in stage] for stage in together.stages] == [[len(PACK) + 1]]
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        pytest.param(SmallViT(size_px=SIZE_PX), marks=pytest.mark.slow),  # timm: some seconds
+        SmallBcosResNet(width=4),
+        SmallBcosViTc(),
+    ],
+    ids=lambda network: network.key,
+)
+def test_any_network_with_features_serves_a_pack(network, bench, tmp_path):
+    kinds = (ConventionalProbe(), ConventionalProbe(layers=2, hidden=6), BcosProbe(layers=2))
+    backbone = UntrainedBackbone(network=network)
+    asked = [replace(LINEAR, backbone=backbone, probe=kind, epochs=1) for kind in kinds]
+    bench.run_bundle(*asked)
+    for probe in asked:
+        assert bench.told(probe, "finished"), bench.events
+    alone = ProbeBench(tmp_path / "alone", bench.splits)
+    assert alone.run(asked[1])
+    assert same(alone.weights(asked[1]), bench.weights(asked[1]))
 
 
 def test_patience_stops_a_probe_and_no_other(bench):
