@@ -290,6 +290,17 @@ def test_a_head_that_raises_fails_its_own_probe(packed, bench, monkeypatch):
     assert same(packed.weights(LINEAR), bench.weights(LINEAR))
 
 
+def test_what_the_backbone_raises_concerns_all(bench, monkeypatch):
+    def broken(self, pictures):
+        raise ValueError("image 0-003: its place in the shards holds another")
+
+    monkeypatch.setattr(FrozenBackbone, "__call__", broken)
+    bench.run_bundle(LINEAR, DEEP)
+    (event,) = bench.told(LINEAR, "failed")
+    assert "image 0-003" in event["reason"]
+    assert "train_pack" in bench.told(DEEP, "failed")[0]["traceback"]
+
+
 def test_a_probe_that_is_added_is_trained_alone(packed, bench):
     added = replace(LINEAR, probe=BcosProbe())
     done = {probe.result_id for probe in PACK} | {LINEAR.backbone.result_id}
