@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -121,7 +120,7 @@ class PackScorer:
 
         What raises is tried again with each probe alone: one with broken weights fails alone.
         """
-        again: list[Attribution] = []
+        again, alone = list[Attribution](), dict[Judged, Passes]()
         wide = for_each(batch, len(judged), self.probes.classes)
         with self.probes.asked(judged) as model, Passes(model, wide) as passes:
             ready = []
@@ -137,7 +136,7 @@ class PackScorer:
                     tables = [
                         table
                         for one, own in zip(judged, maps, strict=True)
-                        for table in self._judge(batch, one, method, own, passes)
+                        for table in self._judge(batch, one, method, own, passes, alone)
                     ]
                 except Exception as error:  # as above
                     if len(judged) == 1:
@@ -151,23 +150,29 @@ class PackScorer:
             self._score(batch, [one], again, scored)
 
     def _judge(
-        self, batch: Batch, one: Judged, method: Attribution, maps: Tensor, passes: Passes
+        self,
+        batch: Batch,
+        one: Judged,
+        method: Attribution,
+        maps: Tensor,
+        passes: Passes,
+        alone: dict[Judged, Passes],
     ) -> Iterator[pa.Table]:
         """Tables of what is wanted of a method's maps of one probe, (N, H, W).
 
-        Only a protocol that asks the network runs it: maps that are looked at cost no forward.
+        Only a protocol that asks the network runs it, and what does not depend on the maps is asked
+        once for all methods: ``alone`` remembers the passes of each probe.
         """
         wanted = self._wanted[method][one]
         protocols = {key: p for of_one in wanted.values() for key, p in of_one.items()}
         found: dict[str, tuple[Tensor, Tensor | None]]
         found = {SCALE: (maps.relu().mean((1, 2)), None)}
-        with ExitStack() as stack:
-            own = passes
-            if passes.model.answers > 1:
-                alone = stack.enter_context(self.probes.asked([one]))
-                own = stack.enter_context(Passes(alone, batch, parent=passes))
+        with self.probes.asked([one]) as model:
+            if one not in alone:
+                several = passes.model.answers > 1
+                alone[one] = Passes(model, batch, parent=passes) if several else passes
             for key, protocol in protocols.items():
-                found[key] = protocol.traced(own, maps, partial(full_size_maps, method))
+                found[key] = protocol.traced(alone[one], maps, partial(full_size_maps, method))
         for result_id, of_one in wanted.items():
             for key in (*of_one, SCALE):
                 yield rows_of(batch, result_id, key, *found[key])
