@@ -24,7 +24,7 @@ from trainables.gauge import Centered, Exchanged, Shifted
 from trainables.grid_evaluation import GridEvaluation
 from trainables.models.probe import BcosProbe, ConventionalProbe
 from trainables.models.timm_vit import SmallViT
-from trainables.pack_scorer import PackScored, PackScorer
+from trainables.pack_scorer import VALUES_A_PIXEL, PackScored, PackScorer
 from trainables.probe_grids import ProbeGridEvaluation
 
 CE = probe_training()
@@ -168,7 +168,8 @@ class TestSharing:
         bench.run_bundle(*results)
         assert sum(forwards) == GRIDS
         forwards.clear()
-        monkeypatch.setattr("trainables.pack_scorer.HOST_BYTES", 4 * 64 * (2 * SIZE_PX) ** 2)
+        of_one = 4 * 4 * VALUES_A_PIXEL * (2 * SIZE_PX) ** 2  # four cells, four bytes
+        monkeypatch.setattr("trainables.pack_scorer.HOST_BYTES", of_one)
         other = planted.beside(tmp_path / "other", *ALL)
         ProbeBench(other.storage, planted.splits).run_bundle(*results)
         assert sum(forwards) == len(ALL) * GRIDS
