@@ -11,7 +11,9 @@ from torch import Tensor
 
 from trainables.passes import Passes, Slab
 
-Score = Literal["softmax", "sigmoid", "logit"]
+Score = Literal["probability", "sigmoid", "logit"]
+"""What the model says of a class: the probability that it means (`Model.probabilities`, after a
+softmax unless it was trained to answer class by class), that of the logit by itself, the logit."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,16 +22,16 @@ class Answers:
 
     Attributes:
         logits: of the explanation's target, (N, samples).
-        log_probabilities: of the same after a softmax over the classes, (N, samples).
+        probabilities: of the same, as the model means them, (N, samples).
     """
 
     logits: Tensor
-    log_probabilities: Tensor
+    probabilities: Tensor
 
     def scores(self, score: Score) -> Tensor:
-        """Probability of the target after a softmax, or by itself, or its logit; (N, samples)."""
-        if score == "softmax":
-            return self.log_probabilities.exp()
+        """Probability of the target, or that of its logit by itself, or its logit; (N, samples)."""
+        if score == "probability":
+            return self.probabilities
         return self.logits.sigmoid() if score == "sigmoid" else self.logits
 
     @classmethod
@@ -37,7 +39,8 @@ class Answers:
         """The answers for the images as they are, (N, 1)."""
         index, targets = passes.batch.image_index, passes.batch.targets
         logits = passes.logits
-        return cls(logits[index, targets, None], logits.log_softmax(1)[index, targets, None])
+        probabilities = passes.model.probabilities(logits)
+        return cls(logits[index, targets, None], probabilities[index, targets, None])
 
     @classmethod
     def of_copies(cls, passes: Passes, samples: int, perturb: Callable[[Slab], Tensor]) -> Self:
@@ -57,5 +60,5 @@ class Answers:
             child = passes.on(perturb(slab), image_index=slab.index, of=slab.of)
             said, place = cls.of_images(child), (slab.of, slab.sample[slab.index])
             answers.logits[place] = said.logits[:, 0].to(logits)
-            answers.log_probabilities[place] = said.log_probabilities[:, 0].to(logits)
+            answers.probabilities[place] = said.probabilities[:, 0].to(logits)
         return answers

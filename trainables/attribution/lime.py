@@ -99,6 +99,7 @@ class Lime(Attribution):
     """
 
     name: ClassVar[str] = "lime"
+    revision: ClassVar[int] = 2  # the score that was called softmax is called probability
 
     samples: int = field(default=500, metadata={"short": "n"})
     """Images with segments hidden. 500 in How to Probe."""
@@ -110,10 +111,10 @@ class Lime(Attribution):
     """Of the squared coefficients; 1 in lime."""
     kernel_width: float = field(default=0.25, metadata={"short": "width"})
     """Of the weights; 0.25 in lime."""
-    score: Score = "softmax"
+    score: Score = "probability"
     """What the model says of the target: How to Probe takes the probability after a softmax for
     networks trained with cross entropy, and by itself (sigmoid) for those with binary cross
-    entropy; or the logit."""
+    entropy, which is the default for probes; or the logit."""
     seed: int = 0
 
     def __post_init__(self) -> None:

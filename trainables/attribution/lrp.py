@@ -15,6 +15,7 @@ from trainables.attribution.attribution import Attribution
 from trainables.attribution.canonization.canonized import Residual, canonized
 from trainables.attribution.canonization.rules import refusal
 from trainables.footprint import bytes_per_image
+from trainables.models.bcos_layers import LogitLayer
 from trainables.models.network import Model
 from trainables.passes import Need, Passes
 
@@ -60,15 +61,25 @@ class Relevance:
         from zennit import composites, layer, rules, types  # only here: few processes need it
 
         zero = ["bias"] if self.zero_bias else None
+        own = rules.Pass() if self.zero_bias else rules.Epsilon(epsilon=self.epsilon)
+        constant = [(LogitLayer, own)]  # in the logits: a bias as others are
         if self.composite == "flat":
-            passing, sharing = (types.Activation, types.BatchNorm), (types.AvgPool, layer.Sum)
+            passing = (types.Activation, types.BatchNorm, LogitLayer)
+            sharing = (types.AvgPool, layer.Sum)
             evenly = (types.Linear, *sharing)
             return composites.LayerMapComposite([(passing, rules.Pass()), (evenly, rules.Flat())])
         if self.composite == "epsilon_plus_flat":
-            return composites.EpsilonPlusFlat(epsilon=self.epsilon, zero_params=zero)
+            return composites.EpsilonPlusFlat(
+                epsilon=self.epsilon, layer_map=constant, zero_params=zero
+            )
         low, high = box(passes)
         return composites.EpsilonGammaBox(
-            low, high, epsilon=self.epsilon, gamma=self.gamma, zero_params=zero
+            low,
+            high,
+            epsilon=self.epsilon,
+            gamma=self.gamma,
+            layer_map=constant,
+            zero_params=zero,
         )
 
 
@@ -80,6 +91,8 @@ class Lrp(Attribution):
     by gamma, linear layers by epsilon. ``epsilon_plus_flat``: the first layer shares evenly, other
     convolutions by positive contributions, linear layers by epsilon. Activations pass; average
     pools and residual sums share by value; batch norms are merged into the layer before.
+    A B-cos layer in a probe shares as the linear layer of its unit weights does; its scale passes.
+    A constant in the logits has the share of a bias.
     Networks of blocks without a canonical form are refused: relevance would double at every
     addition (spec of How to Probe, section 12.3).
 
@@ -87,8 +100,9 @@ class Lrp(Attribution):
     code takes ``epsilon_gamma_box`` of zennit.
 
     Departs: the authors' canonizer did not match their residual blocks, which doubles relevance;
-    that is ``residual="duplicate"``. Merged norms compute the norm exactly, where zennit 0.5
-    leaves a factor of 1 - 5e-6 a layer.
+    that is ``residual="duplicate"``. Where a probe has a constant in its logits, theirs takes no
+    share, so that it can turn the sign of a map. Merged norms compute the norm exactly, where
+    zennit 0.5 leaves a factor of 1 - 5e-6 a layer.
     """
 
     name: ClassVar[str] = "lrp"

@@ -56,6 +56,7 @@ class Occlusion(Attribution):
     """
 
     name: ClassVar[str] = "occlusion"
+    revision: ClassVar[int] = 2  # the score that was called softmax is called probability
 
     baseline: Baseline = field(default_factory=Zero)
     """What stands in the window. Zero is gray for networks that subtract the mean color."""
@@ -63,8 +64,8 @@ class Occlusion(Attribution):
     """Side of the window. None is published; 15 is usual for images of 224 px (captum)."""
     stride_px: int = field(default=8, metadata={"short": "s"})
     """Pixels from window to window. None is published; 8 is usual with 15."""
-    score: Score = "softmax"
-    """What the model says of the target: its probability after a softmax, as published; or by
+    score: Score = "probability"
+    """What the model says of the target: its probability, after a softmax as published; or by
     itself (sigmoid); or the logit."""
 
     def __post_init__(self) -> None:

@@ -110,6 +110,7 @@ class Rise(Attribution):
     """
 
     name: ClassVar[str] = "rise"
+    revision: ClassVar[int] = 2  # the score that was called softmax is called probability
 
     baseline: Baseline = field(default_factory=Zero)
     """What stands where a mask is 0."""
@@ -119,9 +120,9 @@ class Rise(Attribution):
     """Cells of a mask's grid along each side. 8 in IDSDS; 7 by Petsiuk et al."""
     probability: float = field(default=0.1, metadata={"short": "p"})
     """Of a cell being kept. 0.1 in IDSDS; 0.5 by Petsiuk et al."""
-    score: Score = "softmax"
-    """What the model says of the target: probability after a softmax, as published; or by itself
-    (sigmoid), for networks with one answer a class; or the logit."""
+    score: Score = "probability"
+    """What the model says of the target: its probability, after a softmax as published; or by
+    itself (sigmoid), for networks with one answer a class; or the logit."""
     seed: int = 0
     """Of the masks."""
 

@@ -34,8 +34,8 @@ class ScoreCam(Cam):
     """Whether a softmax over the channels makes the weights sum to 1 (algorithm 1, TorchCAM,
     grad-cam). The authors' code weights by the scores themselves."""
     score: Score = "logit"
-    """What the model says of the target: its logit (TorchCAM, grad-cam), its probability after a
-    softmax over the classes, as in the authors' code, or by itself (sigmoid)."""
+    """What the model says of the target: its logit (TorchCAM, grad-cam), its probability, after a
+    softmax over the classes in the authors' code, or by itself (sigmoid)."""
     baseline: Baseline | None = field(default_factory=Zero)
     """Image whose score is subtracted: the increase of confidence; None subtracts nothing, as
     the authors' code. It drops out of the softmax over the channels, and is not run for it."""

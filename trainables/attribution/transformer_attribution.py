@@ -26,7 +26,10 @@ from trainables.attribution.relevance_rules import (
     through_product,
     through_sum,
 )
+from trainables.models.bcos_layers import BcosLinear
 from trainables.models.network import Model
+from trainables.models.probe import ProbeHead
+from trainables.models.probe_pack import Pack
 from trainables.passes import Feature, Gradient, Need, Passes
 
 KEPT = ("norm1", "attn.qkv", "drop_path1", "norm2", "mlp.norm", "drop_path2")
@@ -130,9 +133,9 @@ def attention_relevances(passes: Passes) -> Iterator[tuple[str, Tensor]]:
     tokens = tokens_of(passes.model)
     whole = Part(passes, root_of(tokens))
     final = (whole / "norm").output
-    ones = functional.one_hot(passes.batch.targets, passes.logits.shape[1]).to(final)
     relevance = torch.zeros_like(final)
-    relevance[:, 0] = through_copies(final[:, 0], (whole / "head").relevance_of(final[:, 0], ones))
+    taken = through_head(passes, f"{_prefix(passes.model)}head", final[:, 0])
+    relevance[:, 0] = through_copies(final[:, 0], taken)
     entries = [whole / "norm_pre", *(Part(passes, path) for path in tokens.blocks)]
     for k in range(len(tokens.blocks) - 1, -1, -1):
         block, x = entries[k + 1], entries[k].output
@@ -158,6 +161,65 @@ def attention_relevances(passes: Passes) -> Iterator[tuple[str, Tensor]]:
             relevance = through_copies(x, past, taken)
 
 
+def through_head(passes: Passes, path: str, x: Tensor) -> Tensor:
+    """Relevance (N, D) of what the head takes, x (N, D), where each target's logit has 1.
+
+    In a pack each target goes through its own probe. A B-cos layer shares as its linear one, whose
+    rows it scales by what is not negative; norms, activations and the constant hand on.
+    """
+    heads, columns = heads_at(passes.model, path), passes.logits.shape[1]
+    classes, relevance = columns // len(heads), torch.zeros_like(x)
+    for p, head in enumerate(heads):
+        of = (passes.batch.targets // classes == p).nonzero().squeeze(1)
+        if len(of):
+            shares = functional.one_hot(passes.batch.targets[of] % classes, classes).to(x)
+            for layer, given in reversed(list(linear_steps(head, x[of]))):
+                shares = through_linear(shares, given, layer)
+            relevance[of] = shares
+    return relevance
+
+
+def linear_steps(head: nn.Linear | ProbeHead, x: Tensor) -> Iterator[tuple[nn.Linear, Tensor]]:
+    """Each linear layer of a head, and what it takes when the head takes x (N, D)."""
+    if isinstance(head, nn.Linear):
+        yield head, x
+        return
+    for name, part in head.named_children():
+        if name in head.layers:
+            yield linear_of(part), x
+        x = part(x)
+
+
+def linear_of(part: nn.Module) -> nn.Linear:
+    """What a layer with weights projects by.
+
+    Raises:
+        ValueError: it is no layer of vectors.
+    """
+    linear = part.linear if isinstance(part, BcosLinear) else part
+    if not isinstance(linear, nn.Linear):
+        raise ValueError(f"a {type(part).__name__} in the head is not a linear layer")
+    return linear
+
+
+def heads_at(model: Model, path: str) -> list[nn.Linear | ProbeHead]:
+    """The head at a path, or the heads of the pack.
+
+    Raises:
+        ValueError: there is something else, for which there is no rule.
+    """
+    found = dict(model.module.named_modules()).get(path)
+    known = list[nn.Linear | ProbeHead]()
+    for head in found.heads if isinstance(found, Pack) else [found]:
+        if isinstance(head, ProbeHead):
+            for layer in head.layers:
+                linear_of(head.get_submodule(layer))
+        if not isinstance(head, ProbeHead) and type(head) is not nn.Linear:
+            raise ValueError(f"{path!r} is not a linear layer")
+        known.append(head)
+    return known
+
+
 def _prefix(model: Model) -> str:
     """What stands before the path of every part of the transformer."""
     root = root_of(tokens_of(model))
@@ -178,10 +240,14 @@ def _without_rule(model: Model) -> Iterator[str]:
     """What hinders, in words: parts that are missing, or are there and have no rule."""
     tokens, root = tokens_of(model), _prefix(model)
     parts, nothing = dict(model.module.named_modules()), nn.Identity()
+    try:
+        heads_at(model, f"{root}head")
+    except ValueError as reason:
+        yield str(reason)
     for need in _needs(model):
         if need.layer not in parts:
             yield f"there is no {need.layer!r}"
-    for path in (*(f"{block}.{part}" for block in tokens.blocks for part in LINEAR), f"{root}head"):
+    for path in (f"{block}.{part}" for block in tokens.blocks for part in LINEAR):
         if type(parts.get(path)) is not nn.Linear:
             yield f"{path!r} is not a linear layer"
     for block in tokens.blocks:

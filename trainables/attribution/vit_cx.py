@@ -56,7 +56,8 @@ class ViTCX(Attribution):
         batch = passes.batch
         maps = batch.images.new_zeros(len(batch.targets), *batch.images.shape[2:])
         clusters = passes.get(ChannelClusters(layer=self.layer, threshold=self.threshold))
-        certain = passes.logits.softmax(1)[batch.image_index, batch.targets]
+        probabilities = passes.model.probabilities(passes.logits)
+        certain = probabilities[batch.image_index, batch.targets]
         for image, masks in clusters.items():
             of = (batch.image_index == image).nonzero().squeeze(1)
             one = passes.on(batch.images[[image]], image_index=torch.zeros_like(of), of=of)
@@ -81,7 +82,9 @@ class ViTCX(Attribution):
             noise = normal(batch.images, self.seed, names, samples, "vit_cx")
             noise = self.std * noise * (1 - masks[:, None])
             kept, noisy = (
-                passes.on(images, image_index=slab.index, of=slab.of).logits.softmax(1)
+                passes.model.probabilities(
+                    passes.on(images, image_index=slab.index, of=slab.of).logits
+                )
                 for images in (image * masks[:, None] + noise, image + noise)
             )
             scores = (kept - noisy)[:, targets] + certain  # (copies, targets)

@@ -17,7 +17,7 @@ Fill = Baseline | Literal["black"]
 """What stands where pixels are taken away: a baseline of the encoded space, or black pixels as the
 network encodes them."""
 Output = Literal["probability", "hit"]
-"""Probability of a class after the softmax, or 1 where it ranks first and 0 elsewhere."""
+"""Probability of a class as the model means it, or 1 where it ranks first and 0 elsewhere."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,9 +72,16 @@ def fill_images(passes: Passes, fill: Fill) -> Tensor:
     return passes.model.encode(pixels).to(images).expand_as(images)
 
 
-def said_of(logits: Tensor, classes: Tensor, output: Output = "probability") -> Tensor:
-    """What logits (N, ..., K) say of a class a row, classes (N,): within [0, 1], (N, ...)."""
+def said_of(
+    passes: Passes, logits: Tensor, classes: Tensor, output: Output = "probability"
+) -> Tensor:
+    """What logits (N, ..., K) say of a class a row, classes (N,): within [0, 1], (N, ...).
+
+    The model of the passes knows what they mean.
+    """
     index = classes.view(-1, *[1] * (logits.ndim - 1)).expand(*logits.shape[:-1], 1)
     if output == "hit":
-        return (logits.argmax(-1, keepdim=True) == index).squeeze(-1).to(logits.dtype)
-    return logits.softmax(-1).gather(-1, index).squeeze(-1)
+        own, first = passes.model.own_logits(logits, classes)
+        index = index - first.view(-1, *[1] * (logits.ndim - 1))
+        return (own.argmax(-1, keepdim=True) == index).squeeze(-1).to(logits.dtype)
+    return passes.model.probabilities(logits).gather(-1, index).squeeze(-1)

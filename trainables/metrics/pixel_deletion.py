@@ -100,4 +100,5 @@ class PixelDeletion(CurveMetric):
             maps=Held(maps), order=self.order, fill=self.baseline, feature=self.feature
         )
         logits = passes.get(request).logits(self.shares)
-        return said_of(logits, passes.batch.targets, self.output).to(maps.dtype)
+        targets = passes.batch.targets
+        return said_of(passes, logits, targets, self.output).to(maps.dtype)

@@ -73,7 +73,9 @@ class OtherClass:
     def compute(self, passes: Passes) -> Passes:
         """A child of the passes."""
         batch = passes.batch
-        targets = other_class(passes.logits[batch.image_index], batch.targets, self.against)
+        logits = passes.logits[batch.image_index]
+        own, first = passes.model.own_logits(logits, batch.targets)
+        targets = other_class(own, batch.targets - first, self.against) + first
         everyone = torch.arange(len(targets), device=targets.device)
         child = passes.on(batch.images, image_index=batch.image_index, of=everyone, targets=targets)
         child.expect(passes.expected)

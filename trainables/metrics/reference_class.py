@@ -21,10 +21,15 @@ def reference_classes(passes: Passes, which: ReferenceClass) -> Tensor:
     """
     batch = passes.batch
     if which == "predicted":
-        return passes.logits.argmax(1)[batch.image_index]
+        logits = passes.logits[batch.image_index]
+        own, first = passes.model.own_logits(logits, batch.targets)
+        return own.argmax(1) + first
     if batch.labels is None:
         raise ValueError(
             "reference_class = 'ground_truth' needs one true class an image, and the batch has "
             "no labels; say 'predicted'"
         )
-    return batch.labels[batch.image_index]
+    labels = batch.labels[batch.image_index]
+    if passes.model.answers == 1:
+        return labels
+    return labels + passes.model.own_logits(passes.logits[batch.image_index], batch.targets)[1]

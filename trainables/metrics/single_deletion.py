@@ -78,9 +78,10 @@ class SingleDeletion(Metric):
     def score(self, passes: Passes, maps: Tensor, explain: Explain | None) -> Tensor:
         """Spearman(cell sums, drops)."""
         batch, deleted = passes.batch, passes.get(self.deletions)
-        drops = target_drops(
-            passes.logits, deleted, batch.image_index, batch.targets, self.drop_output
-        )
+        whole = passes.logits
+        if self.drop_output == "probability":
+            whole, deleted = (passes.model.probabilities(logits) for logits in (whole, deleted))
+        drops = target_drops(whole, deleted, batch.image_index, batch.targets)
         return spearman(cell_sums(maps, self.patches), drops).to(maps.dtype)
 
 
@@ -122,20 +123,15 @@ def cell_sums(maps: Tensor, patches: int) -> Tensor:
     return cells.flatten(3).flatten(1, 2).contiguous().sum(2, dtype=torch.float64)
 
 
-def target_drops(
-    whole: Tensor, deleted: Tensor, image_index: Tensor, targets: Tensor, output: Output = "logit"
-) -> Tensor:
+def target_drops(whole: Tensor, deleted: Tensor, image_index: Tensor, targets: Tensor) -> Tensor:
     """How much each deletion takes from the target of each explanation, (N, P); larger matters.
 
     Args:
-        whole: logits of the images, (B, K).
-        deleted: answer of `Deletions`, (B, P, K).
+        whole: logits or probabilities of the images, (B, K).
+        deleted: the same with each cell deleted, (B, P, K), as `Deletions` answers.
         image_index: the image of each explanation, (N,).
         targets: its class, (N,).
-        output: the logit, or its probability by the softmax.
     """
-    if output == "probability":
-        whole, deleted = whole.softmax(1), deleted.softmax(2)
     return whole[image_index, targets].unsqueeze(1) - deleted[image_index, :, targets]
 
 

@@ -86,17 +86,26 @@ class _Product(torch.autograd.Function):
 class UnitLinear(nn.Linear):
     """A linear layer whose rows count with length 1, whatever their length is."""
 
+    @property
+    def unit(self) -> Tensor:
+        """The rows that count."""
+        return functional.normalize(self.weight, dim=1)
+
     def forward(self, input: Tensor) -> Tensor:
-        return functional.linear(input, functional.normalize(self.weight, dim=1), self.bias)
+        return functional.linear(input, self.unit, self.bias)
 
 
 class UnitConv2d(nn.Conv2d):
     """A convolution whose filters count with length 1, whatever their length is."""
 
+    @property
+    def unit(self) -> Tensor:
+        """The filters that count."""
+        return functional.normalize(self.weight.flatten(1), dim=1).view_as(self.weight)
+
     def forward(self, input: Tensor) -> Tensor:
-        unit = functional.normalize(self.weight.flatten(1), dim=1).view_as(self.weight)
         return functional.conv2d(
-            input, unit, self.bias, self.stride, self.padding, self.dilation, self.groups
+            input, self.unit, self.bias, self.stride, self.padding, self.dilation, self.groups
         )
 
 
@@ -117,9 +126,17 @@ class BcosLinear(Dynamic):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) to (..., out)."""
-        projection = self.linear(x)
+        return self.scaled(self.projection(x), x)
+
+    def projection(self, x: Tensor) -> Tensor:
+        """On the unit weights: linear, or the largest of several linear ones."""
+        projection: Tensor = self.linear(x)
         if self.max_out > 1:
             projection = projection.unflatten(-1, (-1, self.max_out)).max(-1).values
+        return projection
+
+    def scaled(self, projection: Tensor, x: Tensor) -> Tensor:
+        """The projection of x times |cos|^(B-1)."""
         if self.b == 1:
             return projection
         return _scaled(projection, torch.linalg.vector_norm(x, dim=-1, keepdim=True) + 1e-12, self)
@@ -153,9 +170,17 @@ class BcosConv2d(Dynamic):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, H, W) to (B, out, h, w)."""
-        projection = self.linear(x)
+        return self.scaled(self.projection(x), x)
+
+    def projection(self, x: Tensor) -> Tensor:
+        """On the unit filters: linear, or the largest of several linear ones."""
+        projection: Tensor = self.linear(x)
         if self.max_out > 1:
             projection = projection.unflatten(1, (-1, self.max_out)).max(2).values
+        return projection
+
+    def scaled(self, projection: Tensor, x: Tensor) -> Tensor:
+        """The projection of x times |cos|^(B-1)."""
         if self.b == 1:
             return projection
         return _scaled(projection, self._norm(x, projection.shape[1]), self)
@@ -176,6 +201,13 @@ class BcosConv2d(Dynamic):
 def _scaled(projection: Tensor, norm: Tensor, layer: BcosLinear | BcosConv2d) -> Tensor:
     cosine = projection.abs() / norm
     return mul(cosine if layer.b == 2 else (cosine + 1e-6) ** (layer.b - 1), projection, layer)
+
+
+class TokenMean(nn.Module):
+    """Tokens (B, T, D) to their mean, (B, D)."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens.mean(1)
 
 
 class LogitLayer(nn.Module):

@@ -48,13 +48,14 @@ class BatchNormUncentered2d(Dynamic):
 
 
 class BatchNormUncentered1d(BatchNormUncentered2d):
-    """`BatchNormUncentered2d` of vectors (B, C).
+    """`BatchNormUncentered2d` of vectors (..., C); all of them share their statistics.
 
     Source: How to Probe (Gairola et al., ICLR 2025), the authors' code.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x[:, :, None, None]).flatten(1)
+        vectors = x.flatten(0, -2)[:, :, None, None]
+        return super().forward(vectors).view_as(x)
 
 
 def _channels(values: Tensor) -> Tensor:

@@ -129,6 +129,9 @@ class BcosResNet(BcosNetwork):
     block: ClassVar[type[Residual]] = Bottleneck
     blocks: ClassVar[tuple[int, int, int, int]] = (3, 4, 6, 3)
     """Blocks of each stage."""
+    probed_at: ClassVar[str] = "layer4"
+    head_at: ClassVar[str] = "fc"
+    bypassed: ClassVar[tuple[str, ...]] = ("avgpool", "logit_layer")
 
     def module(self, classes: int) -> nn.Module:
         """Keys and logits of B-cos v2's network of the same depth."""

@@ -10,10 +10,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from trainables.models.bcos_layers import BcosConv2d, BcosLinear, Dynamic, matmul
+from trainables.models.bcos_layers import BcosConv2d, BcosLinear, Dynamic, TokenMean, matmul
 from trainables.models.bcos_network import BcosNetwork
 from trainables.models.bcos_norms import LayerNorm, LayerNorm2d
-from trainables.models.network import Model, Tokens
+from trainables.models.network import Form, Model, Tokens
 
 
 class Patches(nn.Module):
@@ -129,6 +129,7 @@ class SimpleViT(nn.Module):
         self.to_patch_embedding = nn.Sequential(OrderedDict(layers))
         encoders = {f"encoder_{k}": Encoder(width, heads, hidden) for k in range(depth)}
         self.transformer = nn.Sequential(OrderedDict(encoders))
+        self.pool: nn.Module = TokenMean()
         head = {"norm": LayerNorm(width), "linear": BcosLinear(width, classes)}
         self.linear_head = nn.Sequential(OrderedDict(head))
 
@@ -136,7 +137,7 @@ class SimpleViT(nn.Module):
         """Encoded images (B, 6, H, W) to logits (B, K), still without their bias."""
         grid = self.to_patch_embedding(x)
         tokens = (grid + positions(*grid.shape[1:]).to(grid)).flatten(1, 2)
-        logits: Tensor = self.linear_head(self.transformer(tokens).mean(1))
+        logits: Tensor = self.linear_head(self.pool(self.transformer(tokens)))
         return logits
 
 
@@ -176,6 +177,10 @@ class BcosViT(BcosNetwork):
     depth: ClassVar[int] = 12
     size: ClassVar[tuple[int, int]]
     """Width and heads; the feed-forward layers are four times as wide."""
+    probed_at: ClassVar[str] = "0.transformer"
+    probe_form: ClassVar[Form] = "tokens"
+    head_at: ClassVar[str] = "0.linear_head"
+    bypassed: ClassVar[tuple[str, ...]] = ("0.pool", "1")
 
     def module(self, classes: int) -> nn.Module:
         """Keys and logits of B-cos v2's network of the same size."""

@@ -195,14 +195,28 @@ def small_resnet(width: int, head: nn.Linear, *, biases: bool) -> FixupResNet:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FixupResNet50(Network):
+class UnnormalizedResNet(Network):
+    """A `FixupResNet` of some plan."""
+
+    depths: ClassVar[Mapping[str, str]] = DEPTHS
+    probed_at: ClassVar[str] = "layer4"
+    head_at: ClassVar[str] = "avgpool"
+    bypassed: ClassVar[tuple[str, ...]] = ("fc",)
+
+    def attach(self, module: nn.Module, head: nn.Module) -> None:
+        """As in other ResNets; the scalar in front of the linear head goes with it."""
+        super().attach(module, head)
+        module.register_parameter("bias2", None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FixupResNet50(UnnormalizedResNet):
     """ResNet-50 without batch norm, with Fixup's scalar biases and scales.
 
     Source: Zhang, Dauphin & Ma, ICLR 2019; "ResNet-50 without BN" in IDSDS.
     """
 
     name: ClassVar[str] = "fixup_resnet50"
-    depths: ClassVar[Mapping[str, str]] = DEPTHS
 
     def module(self, classes: int) -> nn.Module:
         """Logits start at zero."""
@@ -210,12 +224,10 @@ class FixupResNet50(Network):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SmallFixupResNet(Network):
+class SmallFixupResNet(UnnormalizedResNet):
     """The same for 64 px images and two CPU cores."""
 
     name: ClassVar[str] = "small_fixup_resnet"
-    depths: ClassVar[Mapping[str, str]] = DEPTHS
-
     width: int = 16
     """Channels of the first stage; the stages have 1, 2, 4 and 4 times as many."""
 
@@ -226,7 +238,7 @@ class SmallFixupResNet(Network):
 
 
 @dataclass(frozen=True, kw_only=True)
-class XNetwork(Network):
+class XNetwork(UnnormalizedResNet):
     """A network of convolutions, ReLUs, poolings and sums alone: f(a x) = a f(x) for a > 0.
 
     Hence input times gradient adds up to the logit without the head's bias, and equals integrated
@@ -234,8 +246,6 @@ class XNetwork(Network):
 
     Source: Hesse, Schaub-Meyer & Roth, NeurIPS 2021; "without BN and bias" in IDSDS.
     """
-
-    depths: ClassVar[Mapping[str, str]] = DEPTHS
 
     fresh_head: bool = False
     """Whether the head has a bias and starts as torch initializes a linear layer, as in Model

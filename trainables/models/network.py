@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,34 @@ from data_pipelines.configuration import Configuration
 DEPTHS = ("input", "mid1", "mid2", "mid3", "final")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+Form = Literal["map", "class_token", "tokens"]
+"""How features lie that a probe takes: (B, D, h, w), (B, D) or (B, T, D)."""
+
+
+def softmax(logits: Tensor) -> Tensor:
+    """Probabilities of classes of which one is right; logits (..., K)."""
+    return logits.softmax(-1)
+
+
+def sigmoid(logits: Tensor) -> Tensor:
+    """Probabilities of classes of which each is right or not by itself; logits (..., K)."""
+    return logits.sigmoid()
+
+
+class Probabilities(nn.Module):
+    """What makes probabilities of logits, as a layer."""
+
+    def __init__(self, of: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.of = of
+
+    def forward(self, logits: Tensor) -> Tensor:
+        return self.of(logits)
+
+
+WHY_NOT = (
+    "it names no features in front of a classifier that could be replaced (probed_at, head_at)"
+)
 
 
 @dataclass(frozen=True)
@@ -52,6 +80,10 @@ class Model:
         explaining: a context in which a backward treats the dynamic weights of B-cos layers as
             constants; None where the network has none.
         tokens: how the tokens of a vision transformer lie; None for other networks.
+        probabilities: maps logits (..., K) to the probabilities that the model means by them.
+        answers: how many classifiers answer side by side: in a pack of P probes the logits are
+            (B, P K), and class c of probe p has column p K + c.
+        network: the configuration that built it, where one did.
     """
 
     module: nn.Module
@@ -59,6 +91,9 @@ class Model:
     encode: Callable[[Tensor], Tensor]
     explaining: Callable[[], AbstractContextManager[None]] | None = None
     tokens: Tokens | None = None
+    probabilities: Callable[[Tensor], Tensor] = softmax
+    answers: int = 1
+    network: Network | None = None
 
     def path_of(self, layer: str) -> str:
         """Module path of a depth (``final``) or of any module (``layer3.0.conv1``).
@@ -90,14 +125,36 @@ class Model:
             blocks=tuple(f"0.{path}" for path in self.tokens.blocks),
             attentions=tuple(f"0.{path}" for path in self.tokens.attentions),
         )
-        module = nn.Sequential(self.module, nn.Softmax(dim=1))
+        usual = self.probabilities is softmax
+        last = nn.Softmax(dim=1) if usual else Probabilities(self.probabilities)
+        module = nn.Sequential(self.module, last)
         module.training = self.module.training  # train() would set the parts' modes, too
         return replace(
             self,
             module=module,
             depths={depth: path and f"0.{path}" for depth, path in self.depths.items()},
             tokens=tokens,
+            network=None,
         )
+
+    def own_logits(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of the classifier that each target belongs to, and its first column.
+
+        Args:
+            logits: one row a target, (N, ..., P K).
+            targets: columns, (N,).
+
+        Returns:
+            (N, ..., K), and (N,): what is added to a class to make it a column.
+        """
+        if self.answers == 1:
+            return logits, torch.zeros_like(targets)
+        apart = logits.unflatten(-1, (self.answers, -1))
+        which = targets // apart.shape[-1]
+        index = which.view(-1, *[1] * (apart.ndim - 1)).expand(
+            *apart.shape[:-2], 1, apart.shape[-1]
+        )
+        return apart.gather(-2, index).squeeze(-2), which * apart.shape[-1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +165,14 @@ class Network(Configuration, family=True):
     """Module path of each of input, mid1, mid2, mid3, final."""
     check_px: ClassVar[int] = 64
     """Side of the images with which shapes are checked, one that the network takes."""
+    probed_at: ClassVar[str] = ""
+    """Path of the module whose output a probe takes; empty if there is none."""
+    probe_form: ClassVar[Form] = "map"
+    """How that output lies."""
+    head_at: ClassVar[str] = ""
+    """Path at which a probe's head stands; every other path stays what it is."""
+    bypassed: ClassVar[tuple[str, ...]] = ()
+    """Paths of what is left of the classifier, which a probe makes idle."""
 
     @abstractmethod
     def module(self, classes: int) -> nn.Module:
@@ -133,7 +198,19 @@ class Network(Configuration, family=True):
         for part in module.modules():
             if hasattr(part, "inplace"):
                 part.inplace = False  # type: ignore[assignment]
-        return Model(module, self.depths, self.encode)
+        return Model(module, self.depths, self.encode, network=self)
+
+    def attach(self, module: nn.Module, head: nn.Module) -> None:
+        """Put a head, from the features at ``probed_at`` to logits, in the classifier's place.
+
+        Raises:
+            ValueError: the network has no features that a probe takes.
+        """
+        if not self.head_at:
+            raise ValueError(f"{self.name} cannot be probed: {WHY_NOT}")
+        for path in self.bypassed:
+            module.set_submodule(path, nn.Identity())
+        module.set_submodule(self.head_at, head)
 
 
 @contextmanager

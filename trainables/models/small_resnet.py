@@ -24,6 +24,9 @@ class SmallResNet(Network):
     depths: ClassVar[Mapping[str, str]] = {
         "input": "", "mid1": "layer1", "mid2": "layer2", "mid3": "layer3", "final": "layer4",
     }  # fmt: skip
+    probed_at: ClassVar[str] = "layer4"
+    head_at: ClassVar[str] = "avgpool"
+    bypassed: ClassVar[tuple[str, ...]] = ("fc",)
 
     width: int = 16
     """Channels of the first stage; the stages have 1, 2, 4 and 4 times as many."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from trainables.models.network import Model, Network, Tokens
+from trainables.models.network import Form, Model, Network, Tokens
 from trainables.models.small_resnet import SmallResNet
 
 
@@ -42,6 +42,9 @@ class TimmViT(Network):
     """Width of a token, and heads."""
     centered: ClassVar[bool] = True
     """Whether pixels enter in [-1, 1] (mean and deviation 0.5), else by ImageNet's statistics."""
+    probed_at: ClassVar[str] = "fc_norm"  # where the class token is alone, after the final norm
+    probe_form: ClassVar[Form] = "class_token"
+    head_at: ClassVar[str] = "head"
 
     size_px: int = field(default=224, metadata={"short": "px"})
     """Side of the images for which there is one position code a patch; weights depend on it."""

@@ -21,6 +21,9 @@ class TorchvisionResNet(Network):
     depths: ClassVar[Mapping[str, str]] = {
         "input": "", "mid1": "layer1", "mid2": "layer2", "mid3": "layer3", "final": "layer4",
     }  # fmt: skip
+    probed_at: ClassVar[str] = "layer4"
+    head_at: ClassVar[str] = "avgpool"
+    bypassed: ClassVar[tuple[str, ...]] = ("fc",)
 
     def module(self, classes: int) -> nn.Module:
         """Torchvision's constructor of the same name."""

@@ -30,6 +30,10 @@ class TorchvisionVgg(Network):
         max-pooling.
     """
 
+    probed_at: ClassVar[str] = "features"
+    head_at: ClassVar[str] = "avgpool"
+    bypassed: ClassVar[tuple[str, ...]] = ("classifier",)
+
     def module(self, classes: int) -> nn.Module:
         """Torchvision's constructor of the same name."""
         import torchvision  # only here: it takes seconds, and flags must be checked at once
@@ -166,6 +170,9 @@ class SmallVgg(Network):
         "input": "", "mid1": "features.2", "mid2": "features.5", "mid3": "features.7",
         "final": "features",
     }  # fmt: skip
+    probed_at: ClassVar[str] = "features"
+    head_at: ClassVar[str] = "avgpool"
+    bypassed: ClassVar[tuple[str, ...]] = ("classifier",)
 
     width: int = 16
     """Channels of the first stage; the others have 2 and 4 times as many."""

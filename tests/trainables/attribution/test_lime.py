@@ -35,7 +35,7 @@ def switches_of(method: Lime) -> Switches:
     return Switches(samples=method.samples, segmentation=method.segmentation, seed=method.seed)
 
 
-@pytest.mark.parametrize("score", ["softmax", "sigmoid", "logit"])
+@pytest.mark.parametrize("score", ["probability", "sigmoid", "logit"])
 @pytest.mark.parametrize("baseline", [None, Zero()])
 def test_maps_follow_the_definition(score, baseline):
     """Weights and ridge regression as the package lime has them, sample by sample."""
@@ -61,7 +61,11 @@ def test_maps_follow_the_definition(score, baseline):
             for row in z:
                 seen = torch.where(torch.tensor(row[segments.numpy()]) > 0, x, hidden)
                 logits = model.module(seen[None])[0]
-                kinds = {"softmax": logits.softmax(0), "sigmoid": logits.sigmoid(), "logit": logits}
+                kinds = {
+                    "probability": logits.softmax(0),
+                    "sigmoid": logits.sigmoid(),
+                    "logit": logits,
+                }
                 said.append(kinds[score][target].item())
                 length = np.linalg.norm(row)
                 distance = 1 - row.sum() / (length * 3) if length else 1.0

@@ -36,13 +36,13 @@ def test_agrees_with_captum_also_where_the_border_cuts_a_window(window_px, strid
     torch.testing.assert_close(maps, theirs[:, 0].double(), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("score", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("score", ["probability", "sigmoid"])
 def test_agrees_with_captum_on_probabilities_and_other_baselines(score):
     model, batch = tiny_model(), Batch.single(pictures(3), TARGETS)
     method = Occlusion(window_px=5, stride_px=2, score=score, baseline=Uniform())
     with evaluating(model.module), Passes(model, batch) as passes:
         maps = method(passes)
-    activation = nn.Softmax(1) if score == "softmax" else nn.Sigmoid()
+    activation = nn.Softmax(1) if score == "probability" else nn.Sigmoid()
     theirs = Theirs(nn.Sequential(model.module, activation)).attribute(
         batch.images,
         target=TARGETS,

@@ -117,7 +117,7 @@ def test_offsets_lie_within_a_cell_and_cells_are_kept_as_often_as_asked():
 
 
 @pytest.mark.parametrize("baseline", [Zero(), Uniform(seed=2)])
-@pytest.mark.parametrize("score", ["softmax", "sigmoid", "logit"])
+@pytest.mark.parametrize("score", ["probability", "sigmoid", "logit"])
 def test_maps_follow_the_definition(baseline, score):
     model, images = tiny_model(), pictures(2)
     batch = batch_of(images, INDEX, TARGETS)
@@ -131,7 +131,11 @@ def test_maps_follow_the_definition(baseline, score):
             for mask in masks:
                 seen = mask * images[image] + (1 - mask) * baseline.images(batch)[image]
                 logits = model.module(seen[None])[0]
-                said = {"softmax": logits.softmax(0), "sigmoid": logits.sigmoid(), "logit": logits}
+                said = {
+                    "probability": logits.softmax(0),
+                    "sigmoid": logits.sigmoid(),
+                    "logit": logits,
+                }
                 expected += said[score][target] * mask / (30 * 0.3)
             torch.testing.assert_close(maps[n], expected, rtol=1e-10, atol=1e-13)
 

@@ -49,7 +49,7 @@ def plain(
 
     def score_of(picture: Tensor) -> float:
         logits = model.module(picture[None])[0]
-        kinds = {"logit": logits, "softmax": logits.softmax(0), "sigmoid": logits.sigmoid()}
+        kinds = {"logit": logits, "probability": logits.softmax(0), "sigmoid": logits.sigmoid()}
         return float(kinds[score][target])
 
     feature, weights = feature_of(model, image, layer), []
@@ -68,7 +68,7 @@ def plain(
 
 
 @pytest.mark.parametrize("layer", CHANNELS)
-@pytest.mark.parametrize("score", ["logit", "softmax", "sigmoid"])
+@pytest.mark.parametrize("score", ["logit", "probability", "sigmoid"])
 @pytest.mark.parametrize(
     ("softmax", "increase"), [(True, True), (True, False), (False, True), (False, False)]
 )

@@ -164,11 +164,10 @@ class TestGolden:
         model = network(name)
         with evaluating(model.module), Passes(model, batch) as passes:
             drops = target_drops(
-                passes.logits,
-                passes.get(metric.deletions),
+                model.probabilities(passes.logits),
+                model.probabilities(passes.get(metric.deletions)),
                 batch.image_index,
                 batch.targets,
-                "probability",
             )
             torch.testing.assert_close(drops, golden["post.sd.G4.drops"], rtol=0, atol=1e-5)
             for method in ("IxG", "IG", "Grad-CAM", "Layer-CAM"):

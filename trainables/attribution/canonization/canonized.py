@@ -13,13 +13,16 @@ from torch import Tensor, nn
 
 from trainables.attribution.canonization.form import FORMS, Add, Forward, forward_name
 from trainables.attribution.canonization.norm import NORMS, merged, merges
+from trainables.models.bcos_layers import UnitConv2d, UnitLinear
 
 Residual = Literal["sum", "duplicate"]
 
 
 @contextmanager
 def canonized(module: nn.Module, residual: Residual = "sum") -> Iterator[None]:
-    """Batch norms merged, additions made layers; all undone at the end, also after an exception.
+    """Batch norms merged, additions made layers, unit weights plain ones; undone at the end.
+
+    Also after an exception.
 
     The network, in eval mode, computes the same function. No tensor of it is written to: merged
     parameters are others, and the own ones come back.
@@ -32,6 +35,10 @@ def canonized(module: nn.Module, residual: Residual = "sum") -> Iterator[None]:
     with ExitStack() as undo:
         for linear, norm in list(merges(module)):
             _merge(linear, norm, undo)
+        for part in module.modules():
+            if isinstance(part, UnitLinear | UnitConv2d):
+                undo.callback(setattr, part, "weight", part.weight)
+                part.weight = nn.Parameter(part.unit.detach(), requires_grad=False)
         for block in list(module.modules()):
             if forward_name(block) in FORMS:
                 add = operator.add if residual == "duplicate" else _addition_of(block, undo)
