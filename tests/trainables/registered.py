@@ -9,10 +9,12 @@ import trainables.attribution
 import trainables.grid_evaluation
 import trainables.group_training
 import trainables.idsds_finetuning
+import trainables.knn_evaluation
 import trainables.losses
 import trainables.metrics
 import trainables.models
-import trainables.probe_training  # noqa: F401
+import trainables.probe_training
+import trainables.ssl_training  # noqa: F401
 from data_pipelines.configuration import Configuration, annotated_fields, default_of
 from data_pipelines.dataset import Dataset
 from tests.trainables.scenes import BASELINE, BIRDS
@@ -30,14 +32,16 @@ from trainables.models.network import Network
 from trainables.models.pretrained import PretrainedWeights
 from trainables.models.probe import ConventionalProbe, Probe
 from trainables.result import Result
+from trainables.ssl.method import SslMethod
+from trainables.ssl.moco_v2 import MocoV2
 
 FAMILIES: list[Any] = [
     *(Dataset, Network, Baseline, Segmentation, Attribution, Identity),
-    *(Loss, Metric, ClassificationMetric, Probe, Backbone, Result),
+    *(Loss, Metric, ClassificationMetric, Probe, Backbone, SslMethod, Result),
 ]
 REQUIRED = (
     *(BASELINE.network, BASELINE.data, InputXGradient(), BASELINE, BIRDS, Epg(), "supervised"),
-    *(ConventionalProbe(), UntrainedBackbone(network=BASELINE.network)),
+    *(ConventionalProbe(), UntrainedBackbone(network=BASELINE.network), MocoV2()),
     PretrainedWeights(sha256=64 * "0"),
 )
 """What stands for the required fields of a class."""
