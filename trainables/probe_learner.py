@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +25,9 @@ from trainables.trial import DivergedError, Trial, seeded
 
 if TYPE_CHECKING:
     from trainables.probe_training import ProbeTraining
+
+FAULTS = (ValueError, RuntimeError, TypeError)
+"""What data, a checkpoint or a head of a user's own may raise, and torch about shapes."""
 
 
 @dataclass(eq=False)
@@ -109,6 +114,14 @@ class Learner:
         self.trial.fail(f"{type(error).__name__}: {error}")
         self.failed = True
 
+    @contextmanager
+    def failing_alone(self) -> Iterator[None]:
+        """What a head raises inside fails its probe; who shares the pack goes on."""
+        try:
+            yield
+        except FAULTS as error:
+            self.fail(error)
+
     def scores(self, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         """Every classification metric by its key, and the loss.
 
@@ -121,11 +134,15 @@ class Learner:
         truth = torch.from_numpy(labels).double()
         return scores | {"loss": self.loss(torch.from_numpy(logits), truth).item()}
 
-    def end_epoch(self, metrics: dict[str, float]) -> None:
-        """Checkpoint first, then log."""
+    def count_epoch(self, metrics: dict[str, float]) -> None:
+        """The epoch is over; workers that do not write keep no metrics of it."""
         self.state.history.append(metrics)
         self.state.epoch = len(self.state.history)
         self.losses.clear()
+
+    def end_epoch(self, metrics: dict[str, float]) -> None:
+        """Checkpoint first, then log."""
+        self.count_epoch(metrics)
         save_training(checkpoint_path(self.trial), self.head.module, self.optimizer, self.state)
         self.trial.report(self.state.epoch, metrics)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from trainables.frozen_features import BatchFeatures, FrozenBackbone, SplitFeatures, in_order
 from trainables.models.probed import features_kind
 from trainables.pooled_head import Linear, LinearBank, shape_of
-from trainables.probe_learner import Learner
+from trainables.probe_learner import FAULTS, Learner
 from trainables.team import Dismissed
 from trainables.trial import Trial
 
@@ -47,7 +47,7 @@ def train_pack(trials: Sequence[Trial], probes: Sequence[ProbeTraining]) -> None
     for trial, probe in zip(trials, probes, strict=True):
         try:
             learners.append(Learner.start(trial, probe, features, list(images.values())))
-        except (ValueError, RuntimeError) as error:  # data or a checkpoint that do not suit it
+        except FAULTS as error:  # data or a checkpoint that do not suit it
             trial.fail(f"{type(error).__name__}: {error}")
     splits = {split: SplitFeatures(backbone, its) for split, its in images.items()}
     learning = [learner for learner in learners if not learner.over]
@@ -62,7 +62,10 @@ def train_pack(trials: Sequence[Trial], probes: Sequence[ProbeTraining]) -> None
             continue
         train_epoch(lead, first, active, splits["train"], epoch)
         if lead.team.leads:
-            end_epoch(active, splits, epoch)
+            evaluate(active, splits, epoch)
+        else:
+            for learner in active:
+                learner.count_epoch({})
     if not lead.team.leads:
         raise Dismissed
     for learner in learners:
@@ -91,15 +94,14 @@ def train_epoch(
             mine = team.share_of(batch)
             labels = torch.from_numpy(images.labels[mine]).to(lead.device, torch.float32)
             losses = heads.backward(features.of(mine, augment), labels)
-            for learner, loss in zip(heads.learners, losses, strict=True):
+            for learner, loss in losses.items():
                 weights = list(learner.head.module.parameters())
                 shared = team.sum_up(weights, {"loss": loss}, len(mine) / len(batch))
                 learner.step(shared["loss"], epoch, number, steps)
-            heads.learners = [learner for learner in heads.learners if not learner.failed]
 
 
-def end_epoch(learners: Sequence[Learner], splits: dict[str, SplitFeatures], epoch: int) -> None:
-    """Evaluate, and the test split where it was the last epoch; checkpoint; tell."""
+def evaluate(learners: Sequence[Learner], splits: dict[str, SplitFeatures], epoch: int) -> None:
+    """End an epoch: scores on validation, after the last also on test; checkpoint; tell."""
     metrics = {
         learner: {"train/loss": float(np.mean(learner.losses))}
         for learner in learners
@@ -115,7 +117,7 @@ def end_epoch(learners: Sequence[Learner], splits: dict[str, SplitFeatures], epo
             if not learner.failed
             and (not ending or learner.training.is_over([*learner.state.history, so_far]))
         ]
-        for learner, logits in zip(asked, logits_of(asked, features), strict=True):
+        for learner, logits in logits_of(asked, features).items():
             if not np.isfinite(logits).all():
                 rate = learner.optimizer.param_groups[0]["lr"]
                 learner.diverged(f"logits are no numbers after epoch {epoch}", rate)
@@ -128,70 +130,87 @@ def end_epoch(learners: Sequence[Learner], splits: dict[str, SplitFeatures], epo
 
 
 @torch.no_grad()
-def logits_of(learners: Sequence[Learner], features: SplitFeatures) -> list[np.ndarray]:
+def logits_of(learners: Sequence[Learner], features: SplitFeatures) -> dict[Learner, np.ndarray]:
     """Logits of each learner on a split, (N, K), float64: one forward of the backbone a batch."""
     if not learners:
-        return []
+        return {}
     heads = Heads(learners)
     for learner in learners:
         learner.head.module.eval()
-    found: list[list[Tensor]] = [[] for _ in learners]
+    found: dict[Learner, list[Tensor]] = {}
     chunks = in_order(features.images)
     with features.images.expecting(chunks):
         for chunk in chunks:
-            for parts, logits in zip(found, heads(features.of(chunk)), strict=True):
-                parts.append(logits)
-    return [torch.cat(parts).double().cpu().numpy() for parts in found]
+            for learner, logits in heads(features.of(chunk)).items():
+                found.setdefault(learner, []).append(logits)
+    return {
+        learner: torch.cat(parts).double().cpu().numpy()
+        for learner, parts in found.items()
+        if not learner.failed
+    }
 
 
 class Heads:
     """The heads of some learners, linear ones of equal shape as one product if that is wanted.
 
+    A head that raises fails its own probe.
+
     Attributes:
-        learners: who is asked; one that fails may be taken out.
+        learners: who is asked: those that have not failed.
     """
 
     def __init__(self, learners: Sequence[Learner]):
-        self.learners = list(learners)
+        self._all = list(learners)
         alike: dict[tuple[int, ...], list[tuple[Learner, Linear]]] = {}
         for learner in learners:
             last = learner.head.last
             if last is not None and learner.head.kind == "pooled":
                 alike.setdefault(shape_of(last), []).append((learner, last))
         fused = learners[0].trial.device.type != "cpu" if FUSED is None else FUSED
-        self.banks = [
+        self._banks = [
             ([learner for learner, _ in members], LinearBank([last for _, last in members]))
             for members in alike.values()
             if fused and len(members) > 1
         ]
 
-    def __call__(self, features: BatchFeatures) -> list[Tensor]:
+    @property
+    def learners(self) -> list[Learner]:
+        return [learner for learner in self._all if not learner.failed]
+
+    def __call__(self, features: BatchFeatures) -> dict[Learner, Tensor]:
         """Logits of each learner, (B, K)."""
         outputs = self._banked(features)
-        return [
-            learner.head.logits(outputs[learner]) if learner in outputs else learner.head(features)
-            for learner in self.learners
-        ]
+        found = {}
+        for learner in self.learners:
+            with learner.failing_alone():
+                found[learner] = self._logits(learner, features, outputs)
+        return found
 
-    def backward(self, features: BatchFeatures, labels: Tensor) -> list[float]:
+    def backward(self, features: BatchFeatures, labels: Tensor) -> dict[Learner, float]:
         """Loss of each learner, whose weights get their gradients."""
         outputs = self._banked(features)
-        losses = []
+        losses = {}
         for learner in self.learners:
-            learner.optimizer.zero_grad()
-            banked = outputs.get(learner)
-            logits = learner.head(features) if banked is None else learner.head.logits(banked)
-            loss = learner.loss(logits, labels)
-            loss.backward()
-            losses.append(loss.detach())
-        for members, bank in self.banks:
+            with learner.failing_alone():
+                learner.optimizer.zero_grad()
+                loss = learner.loss(self._logits(learner, features, outputs), labels)
+                loss.backward()
+                losses[learner] = loss.detach()
+        for members, bank in self._banks:
             bank.spread(features.pooled, [outputs[learner] for learner in members])
-        values: list[float] = torch.stack(losses).tolist() if losses else []  # one wait for all
-        return values
+        values = torch.stack(list(losses.values())).tolist() if losses else []  # one wait for all
+        return dict(zip(losses, values, strict=True))
+
+    def _logits(
+        self, learner: Learner, features: BatchFeatures, outputs: dict[Learner, Tensor]
+    ) -> Tensor:
+        if learner in outputs:
+            return learner.head.logits(outputs[learner])
+        return learner.head(features)
 
     def _banked(self, features: BatchFeatures) -> dict[Learner, Tensor]:
         return {
             learner: output
-            for members, bank in self.banks
+            for members, bank in self._banks
             for learner, output in zip(members, bank(features.pooled), strict=True)
         }

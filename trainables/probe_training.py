@@ -21,9 +21,8 @@ from trainables.backbone import Backbone
 from trainables.checkpoint import load_weights
 from trainables.losses.classification import Objective, OffTarget
 from trainables.metrics.classification import ClassificationMetric
-from trainables.models.network import Model, Network
+from trainables.models.network import Model, Network, sigmoid, softmax
 from trainables.models.probe import Probe
-from trainables.models.probe_pack import PackProbabilities
 from trainables.models.probed import ProbedNetwork, features_kind, probed
 from trainables.probe_pack_training import train_pack
 from trainables.result import Result
@@ -106,6 +105,12 @@ class ProbeTraining(Training):
                     f"ProbeTraining.{name} = {getattr(self, name)}: must lie in [{low}, {high}]"
                 )
 
+        if self.patience and self.workers > 1:
+            raise ValueError(
+                f"ProbeTraining.patience = {self.patience} with {self.workers} workers: only the "
+                "first of them sees the validation loss; take patience 0 or one worker"
+            )
+
     @property
     def architecture(self) -> Network:
         return ProbedNetwork(network=self.backbone.architecture, probe=self.probe)
@@ -174,18 +179,18 @@ class ProbeTraining(Training):
 
     def is_over(self, history: list[dict[str, float]]) -> bool:
         """Whether these epochs are all: their number is reached, or patience is at its end."""
-        if len(history) >= self.epochs or not history:
+        if not (self.patience and history):
             return len(history) >= self.epochs
-        losses = [metrics["val/loss"] for metrics in history]
-        return bool(self.patience) and len(losses) - 1 - int(np.argmin(losses)) >= self.patience
+        lowest = int(np.argmin([metrics["val/loss"] for metrics in history])) + 1
+        return len(history) >= min(self.epochs, lowest + self.patience)
 
     def cost(self, images: dict[str, int]) -> float:
         return float(self.epochs * images["train"])
 
     def check(self) -> None:
-        """The backbone has its weights; that it can be probed, its architecture has checked."""
+        """The backbone can have its weights, and has features that a probe takes."""
         self.backbone.check()
-        self.architecture  # noqa: B018  (it refuses a network without features)
+        _ = self.architecture  # which refuses a network without any
 
     def optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
         """No weight decay in any recipe; one kernel a tensor, which a small head gains much by."""
@@ -253,7 +258,8 @@ class ProbeTraining(Training):
         head = self.probe.head(features_kind(model), classes)
         path = weights_path(trial.storage / self.result_id, summary["epoch"])
         load_weights(path, head, summary["weights"][str(summary["epoch"])])
-        return replace(probed(model, head), probabilities=PackProbabilities((self.output,)))
+        meant = sigmoid if self.output == "sigmoid" else softmax
+        return replace(probed(model, head), probabilities=meant)
 
     def compute(self, trial: Trial) -> None:
         self.compute_together([trial])

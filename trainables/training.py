@@ -186,9 +186,7 @@ class Training(Result):
         return self.workers
 
     def batch_starts(self, images: int) -> list[int]:
-        """Where in the order the batches of an epoch begin; a last one too small joins the one
-        before.
-        """
+        """Where each batch of an epoch begins; one that is too small joins the one before."""
         starts = list(range(0, images, self.batch_size))
         if len(starts) > 1 and images - starts[-1] < self.least_batch:
             del starts[-1]

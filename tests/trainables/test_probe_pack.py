@@ -12,15 +12,21 @@ import torch
 
 import trainables.probe_pack_training as pack_training
 from data_pipelines.image_set import ImageSet
+from sweeps.launch.plan import make_plan
 from tests.trainables.conftest import Bench
 from tests.trainables.scenes import BASELINE, SIZE_PX, Feed, squares
 from tests.trainables.test_training import Killed, interrupted_at, same
 from trainables import frozen_features
 from trainables.backbone import UntrainedBackbone
 from trainables.frozen_features import FrozenBackbone
+from trainables.models.bcos_layers import BcosConv2d
+from trainables.models.bcos_resnet import SmallBcosResNet
+from trainables.models.bcos_vit import SmallBcosViTc
 from trainables.models.probe import BcosProbe, ConventionalProbe
+from trainables.models.timm_vit import SmallViT
 from trainables.probe_training import ProbeTraining
-from trainables.trial import Trial, feed_key
+from trainables.team import Dismissed, Team
+from trainables.trial import Trial, feed_key, run_bundle
 
 LINEAR = ProbeTraining(
     backbone=UntrainedBackbone(network=BASELINE.network),
@@ -150,8 +156,8 @@ def test_a_restored_model_gives_the_logits_that_were_judged(packed):
         model.module.eval()
         with torch.no_grad():
             logits = model.module(model.encode(torch.from_numpy(images.images(np.arange(6)))))
-        labels = torch.from_numpy(images.labels).float()
-        loss = probe_loss(probe, logits, labels)
+        torch.testing.assert_close(model.probabilities(logits), logits.sigmoid())
+        loss = probe_loss(probe, logits, torch.from_numpy(images.labels).float())
         assert loss == pytest.approx(packed.history(probe)[-1][1]["test/loss"], abs=1e-5)
 
 
@@ -217,8 +223,6 @@ def test_a_killed_pack_goes_on_with_all_its_probes(packed, bench):
 
 
 def run_bundle_with(bench, emit, probes):
-    from trainables.trial import run_bundle
-
     run_bundle(probes, bench.storage, bench.feeds, emit)
 
 
@@ -242,6 +246,49 @@ def test_a_probe_of_the_wrong_data_fails_alone(bench):
     assert bench.told(LINEAR, "finished")
 
 
+def test_a_head_that_raises_fails_its_own_probe(packed, bench, monkeypatch):
+    """BCOS is the only one with such layers."""
+
+    def broken(self, x):
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr(BcosConv2d, "forward", broken)
+    bench.run_bundle(LINEAR, BCOS)
+    assert bench.reason(BCOS) == "RuntimeError: no such kernel"
+    assert same(packed.weights(LINEAR), bench.weights(LINEAR))
+
+
+def test_a_probe_that_is_added_is_trained_alone(packed, bench):
+    added = replace(LINEAR, probe=BcosProbe())
+    done = {probe.result_id for probe in PACK} | {LINEAR.backbone.result_id}
+    images = {split: len(its) for split, its in bench.splits.items()}
+    plan = make_plan([*PACK, added], lambda r: r.result_id in done, packed.storage, images)
+    assert plan.stages == [[[added]]]
+    together = make_plan([*PACK, added], lambda _: False, packed.storage, images)
+    assert [[len(bundle) for bundle in stage] for stage in together.stages] == [[len(PACK) + 1]]
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        pytest.param(SmallViT(size_px=SIZE_PX), marks=pytest.mark.slow),  # timm: some seconds
+        SmallBcosResNet(width=4),
+        SmallBcosViTc(),
+    ],
+    ids=lambda network: network.key,
+)
+def test_any_network_with_features_serves_a_pack(network, bench, tmp_path):
+    kinds = (ConventionalProbe(), ConventionalProbe(layers=2, hidden=6), BcosProbe(layers=2))
+    backbone = UntrainedBackbone(network=network)
+    asked = [replace(LINEAR, backbone=backbone, probe=kind, epochs=1) for kind in kinds]
+    bench.run_bundle(*asked)
+    for probe in asked:
+        assert bench.told(probe, "finished"), bench.events
+    alone = ProbeBench(tmp_path / "alone", bench.splits)
+    assert alone.run(asked[1])
+    assert same(alone.weights(asked[1]), bench.weights(asked[1]))
+
+
 def test_patience_stops_a_probe_and_no_other(bench):
     hasty = replace(LINEAR, epochs=6, patience=1, learning_rate=10.0, schedule="constant")
     long = replace(LINEAR, epochs=6)
@@ -252,3 +299,23 @@ def test_patience_stops_a_probe_and_no_other(bench):
     assert bench.summary(hasty)["epoch"] == stopped
     assert "test/loss" in bench.history(hasty)[-1][1]
     assert len(bench.history(long)) == 6
+
+
+def test_a_worker_that_does_not_lead_takes_its_share_and_writes_nothing(bench, monkeypatch):
+    shared = []
+
+    def sum_up(self, parameters, losses, share):
+        assert all(p.grad is not None for p in parameters)
+        shared.append(share)
+        return losses
+
+    monkeypatch.setattr(Team, "sum_up", sum_up)
+    probe = replace(LINEAR, workers=2)
+    trial = Trial(probe, bench.storage, bench.feeds, bench.events.append, Team(rank=1, size=2))
+    with pytest.raises(Dismissed):
+        probe.compute(trial)
+    assert shared == 3 * [0.5, 0.5, 0.5]
+    assert bench.events == []
+    assert list(trial.folder.iterdir()) == []
+    with pytest.raises(ValueError, match="take patience 0 or one worker"):
+        replace(probe, patience=2)

@@ -100,8 +100,9 @@ class Lrp(Attribution):
     code takes ``epsilon_gamma_box`` of zennit.
 
     Departs: the authors' canonizer did not match their residual blocks, which doubles relevance;
-    that is ``residual="duplicate"``. Merged norms compute the norm exactly, where zennit 0.5
-    leaves a factor of 1 - 5e-6 a layer.
+    that is ``residual="duplicate"``. Where a probe has a constant in its logits, theirs takes no
+    share, so that it can turn the sign of a map. Merged norms compute the norm exactly, where
+    zennit 0.5 leaves a factor of 1 - 5e-6 a layer.
     """
 
     name: ClassVar[str] = "lrp"

@@ -35,9 +35,6 @@ from trainables.passes import Feature, Gradient, Need, Passes
 KEPT = ("norm1", "attn.qkv", "drop_path1", "norm2", "mlp.norm", "drop_path2")
 """Parts of a block whose output the relevance needs; what lies between is computed from these."""
 LINEAR = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
-Layers = list[tuple[nn.Linear, str]]
-"""Linear layers of a head, each with the name of the part whose output it takes, if there is one.
-"""
 PLAIN = {
     "attn.q_norm": "queries are normalized",
     "attn.k_norm": "keys are normalized",
@@ -172,42 +169,54 @@ def through_head(passes: Passes, path: str, x: Tensor) -> Tensor:
     """
     heads, columns = heads_at(passes.model, path), passes.logits.shape[1]
     classes, relevance = columns // len(heads), torch.zeros_like(x)
-    for p, (head, layers) in enumerate(heads):
+    for p, head in enumerate(heads):
         of = (passes.batch.targets // classes == p).nonzero().squeeze(1)
-        shares = functional.one_hot(passes.batch.targets[of] % classes, classes).to(x)
-        for layer, before in reversed(layers):
-            given = passes.output(f"{head}.{before}")[of] if before else x[of]
-            shares = through_linear(shares, given, layer)
-        relevance[of] = shares
+        if len(of):
+            shares = functional.one_hot(passes.batch.targets[of] % classes, classes).to(x)
+            for layer, given in reversed(list(linear_steps(head, x[of]))):
+                shares = through_linear(shares, given, layer)
+            relevance[of] = shares
     return relevance
 
 
-def heads_at(model: Model, path: str) -> list[tuple[str, Layers]]:
-    """Path and layers of the head there, or of each head of a pack.
-
-    Raises:
-        ValueError: a part that there is no rule for, in words.
-    """
-    found = dict(model.module.named_modules()).get(path)
-    if isinstance(found, Pack):
-        return [(f"{path}.heads.{p}", _layers_of(path, h)) for p, h in enumerate(found.heads)]
-    return [(path, _layers_of(path, found))]
-
-
-def _layers_of(path: str, head: nn.Module | None) -> Layers:
-    if type(head) is nn.Linear:
-        return [(head, "")]
-    if not isinstance(head, ProbeHead):
-        raise ValueError(f"{path!r} is not a linear layer")
-    layers, before = Layers(), ""
+def linear_steps(head: nn.Linear | ProbeHead, x: Tensor) -> Iterator[tuple[nn.Linear, Tensor]]:
+    """Each linear layer of a head, and what it takes when the head takes x (N, D)."""
+    if isinstance(head, nn.Linear):
+        yield head, x
+        return
     for name, part in head.named_children():
         if name in head.layers:
-            linear = part.linear if isinstance(part, BcosLinear) else part
-            if not isinstance(linear, nn.Linear):
-                raise ValueError(f"'{path}.{name}' is not a linear layer")
-            layers.append((linear, before))
-        before = name
-    return layers
+            yield linear_of(part), x
+        x = part(x)
+
+
+def linear_of(part: nn.Module) -> nn.Linear:
+    """What a layer with weights projects by.
+
+    Raises:
+        ValueError: it is no layer of vectors.
+    """
+    linear = part.linear if isinstance(part, BcosLinear) else part
+    if not isinstance(linear, nn.Linear):
+        raise ValueError(f"a {type(part).__name__} in the head is not a linear layer")
+    return linear
+
+
+def heads_at(model: Model, path: str) -> list[nn.Linear | ProbeHead]:
+    """The head at a path, or the heads of the pack.
+
+    Raises:
+        ValueError: there is something else, for which there is no rule.
+    """
+    found = dict(model.module.named_modules()).get(path)
+    heads = list(found.heads) if isinstance(found, Pack) else [found]
+    for head in heads:
+        if isinstance(head, ProbeHead):
+            for layer in head.layers:
+                linear_of(head.get_submodule(layer))
+        elif type(head) is not nn.Linear:
+            raise ValueError(f"{path!r} is not a linear layer")
+    return heads
 
 
 def _prefix(model: Model) -> str:
@@ -219,9 +228,7 @@ def _prefix(model: Model) -> str:
 def _needs(model: Model) -> tuple[Need, ...]:
     tokens, root = tokens_of(model), _prefix(model)
     inner = [f"{block}.{part}" for block in tokens.blocks for part in KEPT]
-    heads = heads_at(model, f"{root}head")
-    between = [f"{head}.{before}" for head, layers in heads for _, before in layers if before]
-    kept = [f"{root}norm_pre", *tokens.blocks[:-1], *inner, f"{root}norm", *between]
+    kept = [f"{root}norm_pre", *tokens.blocks[:-1], *inner, f"{root}norm"]
     return (
         *(Feature(layer=path) for path in kept),
         *(Gradient(layer=path) for path in tokens.attentions),

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from sklearn.metrics import average_precision_score, f1_score
 
 from data_pipelines.configuration import Configuration
 
@@ -66,10 +65,9 @@ class F1(ClassificationMetric):
 
     def over_split(self, logits: np.ndarray, labels: np.ndarray) -> float:
         """2 TP / (2 TP + FP + FN)."""
-        # Flat: given as (N, 1), scikit-learn would count the absent class as a second one.
-        return float(
-            f1_score(labels.ravel(), (logits >= 0).ravel().astype(np.int64), zero_division=np.nan)
-        )
+        predicted = logits >= 0
+        both = int(predicted.sum()) + int(labels.sum())
+        return 2 * int(labels[predicted].sum()) / both if both else float("nan")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,12 +87,31 @@ class MeanAveragePrecision(ClassificationMetric):
 
     def over_split(self, logits: np.ndarray, labels: np.ndarray) -> float:
         """Mean of the average precisions of the classes that occur."""
-        each = [
-            average_precision_score(labels[:, k], logits[:, k])
-            for k in range(labels.shape[1])
-            if labels[:, k].any()
-        ]
-        return float(np.mean(each)) if each else float("nan")
+        occurring = labels.any(0)
+        if not occurring.any():
+            return float("nan")
+        return float(average_precisions(logits[:, occurring], labels[:, occurring]).mean())
+
+
+def average_precisions(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Step-wise average precision of each class, (K,): what scikit-learn gives one by one.
+
+    Many probes are judged after every epoch, and K calls of it take longer than their heads.
+
+    Args:
+        logits: (N, K), float.
+        labels: (N, K), int, each class at least once.
+    """
+    order = np.argsort(-logits, axis=0, kind="stable")
+    scores = np.take_along_axis(logits, order, 0)
+    hits = np.take_along_axis(labels, order, 0).cumsum(0)
+    precision = hits / np.arange(1, len(hits) + 1)[:, None]
+    # of images with equal logits only the last is a step
+    steps = np.concatenate([scores[1:] != scores[:-1], np.ones((1, scores.shape[1]), dtype=bool)])
+    reached = np.maximum.accumulate(np.where(steps, hits, 0), axis=0)
+    gained = np.diff(reached, axis=0, prepend=0)
+    found: np.ndarray = (gained * precision).sum(0) / hits[-1]
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)

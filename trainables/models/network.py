@@ -25,6 +25,11 @@ def softmax(logits: Tensor) -> Tensor:
     return logits.softmax(-1)
 
 
+def sigmoid(logits: Tensor) -> Tensor:
+    """Probabilities of classes of which each is right or not by itself; logits (..., K)."""
+    return logits.sigmoid()
+
+
 class Probabilities(nn.Module):
     """What makes probabilities of logits, as a layer."""
 

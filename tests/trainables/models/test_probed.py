@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-import trainables.models  # noqa: F401  registers
+import trainables.attribution
+import trainables.models  # noqa: F401  register
 from tests.trainables.networks import hooks_of, randomized
 from tests.trainables.registered import example
+from trainables.attribution.attribution import Attribution
+from trainables.attribution.bcos import Bcos
+from trainables.batch import Batch
 from trainables.models.bcos_resnet import SmallBcosResNet
 from trainables.models.bcos_vit import SmallBcosViTc
 from trainables.models.fixup_resnet import SmallFixupResNet, SmallXResNet
-from trainables.models.network import DEPTHS, Model, Network
+from trainables.models.network import DEPTHS, Model, Network, evaluating
 from trainables.models.probe import BcosProbe, ConventionalProbe
 from trainables.models.probed import ProbedNetwork, features_kind, features_of, probed
 from trainables.models.small_resnet import SmallResNet
 from trainables.models.timm_vit import SmallViT
 from trainables.models.torchvision_vgg import SmallVgg
 from trainables.models.user_network import UserNetwork
+from trainables.passes import Passes
+from trainables.trial import seeded
 
 SMALL = [
     SmallResNet(width=2), SmallBcosResNet(width=2), SmallFixupResNet(width=2),
@@ -133,3 +141,48 @@ def test_every_network_can_be_probed_or_says_that_it_cannot():
         features_of(model, torch.zeros(1, 3, 64, 64))
     with pytest.raises(ValueError, match="user cannot be probed"):
         UserNetwork().attach(model.module, nn.Identity())
+
+
+@pytest.mark.parametrize("bcos", [SmallBcosResNet(width=4), SmallBcosViTc()], ids=lambda n: n.name)
+@pytest.mark.parametrize(
+    "probe", [*PROBES, BcosProbe(), ConventionalProbe(layers=3)], ids=lambda p: p.key
+)
+def test_contributions_add_up_to_the_logit_without_its_constant(bcos, probe):
+    probe = replace(probe, logit_bias=-0.9)
+    with seeded(4):
+        model = ProbedNetwork(network=bcos, probe=probe).build(5)
+    images = images_for(bcos)
+    model.module.train()
+    with torch.no_grad():
+        model.module.double()(images)  # statistics of their own for all norms
+    model.module.eval()
+    every = torch.arange(5)
+    batch = Batch(
+        images=images,
+        image_ids=["one", "two"],
+        image_index=torch.arange(2).repeat_interleave(5),
+        targets=every.repeat(2),
+    )
+    layers = ("mid1", "final") if model.tokens else ("input", "mid2", "final")  # positions count
+    with evaluating(model.module), Passes(model, batch) as passes:
+        methods = [Bcos(layer=layer) for layer in layers]
+        passes.expect(need for method in methods for need in method.needs(model))
+        for method in methods:
+            total = method(passes).sum((1, 2)) - 0.9
+            torch.testing.assert_close(total, passes.logits.flatten(), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", SMALL[:2] + SMALL[5:6], ids=lambda network: network.name)
+def test_methods_suit_a_probed_network_that_suit_the_network(network):
+    accepted = []
+    for which in (network, ProbedNetwork(network=network, probe=PROBES[-1])):
+        names = set()
+        for name, cls in Attribution.registered.items():
+            if name != "from_files":
+                with suppress(ValueError):
+                    cls().check(which)
+                    names.add(name)
+        accepted.append(names)
+    assert accepted[0] == accepted[1]
+    assert len(accepted[0]) > 12
