@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -34,11 +35,15 @@ class Pictures:
         ids: names of the images, or of the mosaics.
         batches: makes batches of some of them, given by their positions in ``ids``.
         skipped: why an image could not be read, by name; it counts as scored.
+        metrics: about their choice, by key.
+        expecting: told which positions will be asked for, part after part, before the first is.
     """
 
     ids: Sequence[str]
     batches: Batches
     skipped: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    expecting: Callable[[list[list[int]]], AbstractContextManager[None]] = lambda _: nullcontext()
 
 
 def judge(trials: Mapping[ProbeJudgement, Trial], probes: JudgedProbes, pictures: Pictures) -> None:
@@ -66,16 +71,17 @@ def judge(trials: Mapping[ProbeJudgement, Trial], probes: JudgedProbes, pictures
             write_part(parts, result_ids, sorted(damaged), (), damaged, {})
         scorer = PackScorer(probes, results)
         rows = [row for row, name in enumerate(ids) if name in left]
-        for start in range(0, len(rows), PART_IMAGES):
-            part = rows[start : start + PART_IMAGES]
-            scored = [scorer(batch) for batch in pictures.batches(scorer, part)]
-            failed = {key: why for one in scored for key, why in one.failed.items()}
-            tables = [table for one in scored for table in one.rows]
-            write_part(parts, result_ids, [ids[row] for row in part], tables, {}, failed)
-            if len(failed) == len(results):
-                break
+        cuts = [rows[start : start + PART_IMAGES] for start in range(0, len(rows), PART_IMAGES)]
+        with pictures.expecting(cuts):
+            for part in cuts:
+                scored = [scorer(batch) for batch in pictures.batches(scorer, part)]
+                failed = {key: why for one in scored for key, why in one.failed.items()}
+                tables = [table for one in scored for table in one.rows]
+                write_part(parts, result_ids, [ids[row] for row in part], tables, {}, failed)
+                if len(failed) == len(results):
+                    break
     for result, trial in trials.items():
-        more = partial(about_maps, result)
+        more = partial(about_maps, result, pictures)
         try:
             reason, _ = conclude(result, trial, parts, wanted, part_key=result.result_id, more=more)
         except ValueError as error:  # too many damaged images
@@ -85,10 +91,11 @@ def judge(trials: Mapping[ProbeJudgement, Trial], probes: JudgedProbes, pictures
     forget(parts, {result.result_id for result in trials}, trial.storage)
 
 
-def about_maps(result: ProbeJudgement, rows: pa.Table) -> dict[str, float]:
+def about_maps(result: ProbeJudgement, pictures: Pictures, rows: pa.Table) -> dict[str, float]:
     """Share of the maps without a positive value, the scale of the others, and EPG by box size.
 
-    The scale is the median over the maps of their mean positive part.
+    The scale is the median over the maps of their mean positive part. Also what the pictures say
+    of themselves.
     """
 
     def of(key: str) -> pa.Table:
@@ -96,6 +103,7 @@ def about_maps(result: ProbeJudgement, rows: pa.Table) -> dict[str, float]:
 
     dead, scale = (of(key)["score"].to_numpy() for key in (DEAD, SCALE))
     metrics = {
+        **pictures.metrics,
         "dead_map_fraction": float(dead.mean()) if len(dead) else float("nan"),
         "map_scale": float(np.median(scale[scale > 0])) if (scale > 0).any() else float("nan"),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import ClassVar, Literal
@@ -49,7 +50,7 @@ class ProbeEvaluation(ProbeJudgement):
 
     name: ClassVar[str] = "probe_evaluation"
 
-    protocols: tuple[Metric, ...] = PROTOCOLS  # type: ignore[assignment]
+    protocols: tuple[Metric, ...] = PROTOCOLS
     images: Literal["all", "own", "common"] = "all"
     """Which images: all of the split, those that the probe classifies correctly and surely, or
     those that all of ``compared`` classify correctly; the latter two for images of one class."""
@@ -101,26 +102,21 @@ class ProbeEvaluation(ProbeJudgement):
                 )
         super().check()
 
-    def wanted(self, trial: Trial, images: ImageSet) -> set[str]:
-        """The images that are scored, damaged ones among them where nobody chooses.
+    def pictures(self, trial: Trial, images: ImageSet, probes: JudgedProbes) -> Pictures:
+        """As many images at once as there is room for the explanations of all probes.
 
-        Raises:
-            ValueError: none is classified as it must be.
+        Damaged ones are among them where nobody chooses.
         """
         names: Collection[str] = [*images.image_ids.tolist(), *images.skipped]
+        total = len(names)
         if self.images != "all":
-            rows = self.chosen(trial, images, per_class=len(images))
-            names = images.image_ids[rows].tolist()
+            names = images.image_ids[self.chosen(trial, images, per_class=total)].tolist()
         if not names:
             raise ValueError(
-                f"{self.name}: there is none among {len(images)} images of {self.split} that "
+                f"{self.name}: there is none among {total} images of {self.split} that "
                 f"{self.choosers}; take a lower confidence, or images = 'all'"
             )
-        return drawn_ids(names, self.image_count, self.seed)
-
-    def pictures(self, trial: Trial, images: ImageSet, probes: JudgedProbes) -> Pictures:
-        """As many images at once as there is room for the explanations of all probes."""
-        wanted = sorted(self.wanted(trial, images))
+        wanted = sorted(drawn_ids(names, self.image_count, self.seed))
         rows = np.flatnonzero(np.isin(images.image_ids, wanted))
 
         def batches(scorer: PackScorer, part: list[int]) -> Iterator[Batch]:
@@ -132,8 +128,13 @@ class ProbeEvaluation(ProbeJudgement):
                 for start in range(0, len(alike), size):
                     yield annotated(images, alike[start : start + size], probes)
 
+        def expecting(parts: list[list[int]]) -> AbstractContextManager[None]:
+            asked = [rows[part] for part in parts]
+            return images.expecting([part[images.labels[part].any(1)] for part in asked])
+
         skipped = {name: why for name, why in images.skipped.items() if name in wanted}
-        return Pictures(images.image_ids[rows].tolist(), batches, skipped)
+        about = {"chosen_fraction": len(names) / total}
+        return Pictures(images.image_ids[rows].tolist(), batches, skipped, about, expecting)
 
 
 def annotated(images: ImageSet, rows: NDArray[np.int64], probes: JudgedProbes) -> Batch:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from data_pipelines.grids import Grids, draw_grids, require_classes
 from data_pipelines.image_set import ImageSet
@@ -34,10 +35,11 @@ class ProbeGridEvaluation(ProbeJudgement):
 
     name: ClassVar[str] = "probe_grid_evaluation"
 
-    images: Literal["own", "common"] = "own"
-    """Of what the mosaics are made: of images that the probe itself is surest of, as in the paper,
-    or of those that all of ``compared`` classify correctly. A probe that is right about too few
-    classes for a mosaic fails alone, and says of how many."""
+    images: Literal["all", "own", "common"] = "own"
+    """Of what the mosaics are made: of images that the probe itself is surest of, as in the paper;
+    of those that all of ``compared`` classify correctly; or of any images, whatever a probe makes
+    of them. A probe that is right about too few classes for a mosaic fails alone, and says of how
+    many: a control that has learned nothing is judged on ``all``."""
     side: Literal[2, 3] = 3
     """Cells along a side of a mosaic. 3 in the paper, 2 as a variant of its code."""
     grids: int = 500
@@ -54,7 +56,7 @@ class ProbeGridEvaluation(ProbeJudgement):
 
     @property
     def label(self) -> str:
-        which = "common " if self.images == "common" else ""
+        which = "" if self.images == "own" else f"{self.images} "
         gauge = "" if self.gauge == AsTrained() else f"{self.gauge.name} "
         return (
             f"{self.attribution.key} on {which}{self.side}x{self.side} grids of {gauge}"
@@ -82,13 +84,12 @@ class ProbeGridEvaluation(ProbeJudgement):
             require_classes(classes, self.side, f"{self.dataset.name} has")
         check_takes(self.network, self.side * self.size_px)
 
-    def drawn(self, trial: Trial, images: ImageSet) -> Grids:
-        """The mosaics: a function of the seed and of the logits of the choosing probes.
+    def drawn(self, images: ImageSet, rows: NDArray[np.int64]) -> Grids:
+        """The mosaics: a function of the seed and of the images that are chosen.
 
         Raises:
-            ValueError: the images that they choose have too few classes; says how many there are.
+            ValueError: these have too few classes; says how many there are.
         """
-        rows = self.chosen(trial, images)
         labels = images.labels.argmax(1)
         found, cells = len(np.unique(labels[rows])), self.side**2
         if found < cells:
@@ -102,11 +103,12 @@ class ProbeGridEvaluation(ProbeJudgement):
 
     def pictures(self, trial: Trial, images: ImageSet, probes: JudgedProbes) -> Pictures:
         """One mosaic at a time: it has the pixels of several images and as many explanations."""
-        grids = self.drawn(trial, images)
+        rows = self.chosen(trial, images)
+        grids = self.drawn(images, rows)
         ids = grids.ids(images.image_ids.tolist())
 
         def batches(_scorer: PackScorer, part: list[int]) -> Iterator[Batch]:
             for row in part:
                 yield mosaics(probes.backbone, images, grids, ids, [row], trial.device)
 
-        return Pictures(ids, batches)
+        return Pictures(ids, batches, metrics={"chosen_fraction": len(rows) / len(images)})

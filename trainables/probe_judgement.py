@@ -50,8 +50,8 @@ class ProbeJudgement(Result):
     """The probes that choose common images; none for its own."""
     confidence: float = CONFIDENCE
     """Least probability of an image that a probe chooses for itself; at 0 all that it classifies
-    correctly. 0.95 in the paper's code. A probe of an untrained backbone may be sure of nothing: it
-    is compared on common images, or with a confidence of 0."""
+    correctly. 0.95 in the paper's code. A probe on an untrained backbone may be sure of nothing, or
+    right about one class only: it is judged on ``all``."""
     split: str = "val"
 
     @property
@@ -148,9 +148,11 @@ class ProbeJudgement(Result):
     ) -> NDArray[np.int64]:
         """Positions of the images that the choosing probes classify correctly, best first.
 
-        Images of several classes or none are not among them.
+        Images of several classes or none are not among them. Where nobody chooses, all others are.
         """
         labels = np.where(images.labels.sum(1) == 1, images.labels.argmax(1), -1)
+        if self.images == "all":
+            return np.flatnonzero(labels >= 0)
         logits = split_logits(trial, self.choosing, self.split, images)
         if self.images == "common":
             return common_images(logits, labels, per_class=per_class)
@@ -164,7 +166,9 @@ class ProbeJudgement(Result):
 
     @property
     def choosers(self) -> str:
-        """Who chooses, for messages."""
+        """Which images are chosen, for messages."""
+        if self.images == "all":
+            return "there is one class in them"
         if self.images == "common":
             return f"all {len(self.compared)} compared probes classify correctly"
         return f"the probe classifies correctly with a probability of {self.confidence:g} or more"

@@ -54,8 +54,7 @@ def evaluation(of: Any = CE, method: Any = None, **changed: Any) -> ProbeEvaluat
 
 def test_a_pack_scores_as_each_network_alone(bench):
     protocols = (*PROTOCOLS[:1], DELETION, replace(DELETION, output="hit"), *PROTOCOLS[2:])
-    methods = (InputXGradient(), GradCam())
-    together = [evaluation(of, m, protocols=protocols) for of in ALL for m in methods]
+    together = [evaluation(of, protocols=protocols) for of in ALL]
     bench.run_bundle(*together)
     for result in together:
         assert bench.told(result, "finished"), bench.events
@@ -187,8 +186,8 @@ class TestImages:
         images = replace(planted.splits["val"], skipped={"cut": "cut short"})
         bench = ProbeBench(planted.beside(tmp_path / "x", CE).storage, {"val": images})
         result = evaluation(protocols=(Gini(),))
-        assert not bench.run(result)
-        assert "cut" in bench.reason(result)
+        assert bench.run(result), bench.events
+        assert bench.summary(result) == {"images": 9, "skipped": ["cut"]}
 
 
 def test_a_method_that_raises_fails_its_result_alone(bench):
