@@ -65,4 +65,4 @@ def published_backbone(text: str) -> PublishedBackbone:
 
 def accounts(backbones: Iterable[PublishedBackbone]) -> list[str]:
     """A line for each file: how it is laid out, what was taken from it and what was dropped."""
-    return [f"{one.label} from {one.weights.path}: {one.match()}" for one in backbones]
+    return [f"{one.label} from {one.weights.path}: {one.account()}" for one in backbones]

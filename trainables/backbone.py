@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from data_pipelines.configuration import Configuration
@@ -11,7 +13,7 @@ from trainables.checkpoint import read_weights
 from trainables.models.checkpoint_layout import layouts_of
 from trainables.models.network import Model, Network
 from trainables.models.pretrained import PretrainedWeights, head_of
-from trainables.models.published_weights import Match, match_of
+from trainables.models.published_weights import match_of
 from trainables.training import Training, weights_path
 from trainables.trial import Trial, seeded
 
@@ -151,19 +153,27 @@ class PublishedBackbone(Backbone):
         return self.pretrained_by
 
     def check(self) -> None:
-        self.match()
+        self.account()
 
-    def match(self) -> Match:
-        """Where every tensor of the file goes.
+    def account(self) -> str:
+        """A line that says where every tensor of the file goes.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: it does not fit.
+            ValueError: it is another file than the one that was asked for, or does not fit.
         """
-        return match_of(self.network, self.pretrained_by, self.weights.file())
+        weights = self.weights
+        return _account(self.network, self.pretrained_by, weights.file(), weights.sha256)
 
     def build(self, trial: Trial) -> Model:
-        match, model = self.match(), self.network.build(CLASSES)
+        match = match_of(self.network, self.pretrained_by, self.weights.file())
+        model = self.network.build(CLASSES)
         match.fill(model.module)
         model.module.to(trial.device)
         return model
+
+
+@cache
+def _account(network: Network, pretraining: str, path: Path, _sha256: str) -> str:
+    """What becomes of a file's tensors; read once, however many probes there are."""
+    return str(match_of(network, pretraining, path))

@@ -74,7 +74,7 @@ class Layout:
     networks: Kinds
     containers: tuple[str, ...] = ("state_dict",)
     prefix: str = ""
-    dropped: str = "$."
+    dropped: str = "(?!)"  # nothing
     needed: tuple[str, ...] = ()
     classified: bool = True
     renamed: Mapping[str, str] = field(default_factory=dict)

@@ -29,6 +29,8 @@ class ClipResNet50(Network):
         "input": "", "mid1": "stages.0", "mid2": "stages.1", "mid3": "stages.2",
         "final": "stages.3",
     }  # fmt: skip
+    probed_at: ClassVar[str] = "stages.3"
+    head_at: ClassVar[str] = "head"
 
     def module(self, classes: int) -> nn.Module:
         """Timm's module of the same network."""
