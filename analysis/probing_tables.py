@@ -11,7 +11,16 @@ from analysis.findings.finding import HOLDS
 from analysis.findings.probe_evidence import Probe, ProbeEvidence, layered
 from analysis.findings.probe_losses import LINEAR
 from analysis.findings.probing_numbers import accuracy_beside
-from analysis.probing import BCE, BCE_UNIFORM, CE, LOSSES, OWN_HEAD, UNTRAINED, unit_of
+from analysis.probing import (
+    BCE,
+    BCE_UNIFORM,
+    CE,
+    EVALUATIONS,
+    LOSSES,
+    OWN_HEAD,
+    UNTRAINED,
+    unit_of,
+)
 from analysis.tables import NONE, mean_and_sd, number, percent
 
 REASONS_SHOWN = 2
@@ -270,9 +279,7 @@ def dead_table(dead: pd.DataFrame) -> pd.DataFrame:
     table = pd.DataFrame(
         {
             "setting": [_joined(r, "dataset", "backbone") for r in dead.to_dict("records")],
-            "maps of": dead["kind"].map(
-                {"probe_evaluation": "images", "probe_grid_evaluation": "mosaics"}
-            ),
+            "maps of": dead["kind"].map(EVALUATIONS),
             "chosen": dead["images"],
             "method": dead["method"],
         }

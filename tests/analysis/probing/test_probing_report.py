@@ -74,9 +74,18 @@ def test_whole_networks_stand_below_their_probes(probes) -> None:
     run = {"result_id": "base", "kind": "classifier_training", "objective": "ce", "seed": 0}
     probes.rows.append({**base, **run, "data.images_val": 200})
     probes.epochs.append(("base", 1, {"val/accuracy": 0.91, "val/f1": 0.5}))
-    text = frames_of(probes.runs()).terminal()
-    (line,) = (line for line in text.splitlines() if line.startswith("end to end"))
-    assert line.split()[:6] == ["end", "to", "end", "own", "classifier", "91.0"]
+    run |= {"result_id": "other", "objective": "bce"}
+    probes.rows.append({**base, **run, "data.images_val": 200})
+    probes.epochs.append(("other", 1, {"val/accuracy": 0.9, "val/f1": 0.5}))
+    for of, score in (("base", 0.3), ("other", 0.5)):
+        probes.mosaics(of, score, kind="grid_evaluation")
+    frames = frames_of(probes.runs())
+    (whole,) = frames.losses[frames.losses["pretraining"] == "end to end"].to_dict("records")
+    assert (whole["verdict"], whole["decides"], whole["paired"]) == ("holds", False, True)
+    text = frames.terminal()
+    first, other = (line for line in text.splitlines() if line.startswith("end to end"))
+    assert first.split()[:7] == ["end", "to", "end", "own", "classifier", "91.0", "90.0"]
+    assert other.split()[3] == "lrp"
 
 
 def test_what_does_not_exceed_its_control_is_marked(probes) -> None:
