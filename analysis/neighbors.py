@@ -43,8 +43,8 @@ def judged(runs: Runs) -> pd.DataFrame:
         }
     )
     history = runs.history.sort_values("step", kind="stable")
-    for name, metric, keep in (("knn", METRIC, "last"), ("before", BEFORE, "first")):
-        logged = history[history["metric"] == metric].drop_duplicates("result_id", keep=keep)
+    for name, metric in (("knn", METRIC), ("before", BEFORE)):
+        logged = history[history["metric"] == metric].drop_duplicates("result_id", keep="last")
         found[name] = found["result_id"].map(logged.set_index("result_id")["value"])
     steps = history[history["metric"] == METRIC].groupby("result_id")["step"].max()
     found["epochs"] = found["result_id"].map(steps)
@@ -52,8 +52,9 @@ def judged(runs: Runs) -> pd.DataFrame:
     # an evaluation that has finished stands before the training's own word
     found = found.assign(order=~(evaluated & found["knn"].notna()))
     by = [*BACKBONE, "seed"]
-    epochs = found[~evaluated].set_index(by)["epochs"]
-    found = found.sort_values("order", kind="stable").drop_duplicates(by)
+    # of several of one name the newest counts
+    epochs = found[~evaluated].drop_duplicates(by, keep="last").set_index(by)["epochs"]
+    found = found.iloc[::-1].sort_values("order", kind="stable").drop_duplicates(by)
     known = found[found["pretraining"] == "none"]
     rows_found = []
     for row in found.sort_values(by, kind="stable").to_dict("records"):

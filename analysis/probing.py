@@ -10,9 +10,13 @@ import pandas as pd
 from analysis.runs import Runs
 
 TRAINING, REFERENCE = "probe_training", "classifier_training"
-EVALUATIONS = {"probe_evaluation": "images", "probe_grid_evaluation": "mosaics"}
-"""Kinds of runs that score a probe's maps, and what they score them on."""
-KINDS = (TRAINING, *EVALUATIONS)
+EVALUATIONS = {
+    "probe_evaluation": "images",
+    "probe_grid_evaluation": "mosaics",
+    "grid_evaluation": "mosaics",
+}
+"""Kinds of runs that score maps of a probe, or of a network trained as a whole, and on what."""
+KINDS = (TRAINING, "probe_evaluation", "probe_grid_evaluation")
 """Kinds of runs that this report is about."""
 CE, BCE, BCE_UNIFORM = "ce", "bce", "bce_uniform"
 LOSSES = {CE: "CE", BCE: "BCE", BCE_UNIFORM: "BCE 1/C"}
@@ -230,7 +234,9 @@ def _told_apart(
     found: pd.DataFrame, rows: pd.DataFrame, by: list[str], names: list[str]
 ) -> pd.Series:
     """The last column of ``by``, with the parameters in which rows that agree in all differ."""
-    differences = _differences(rows, found[by].astype(str).agg("\0".join, axis=1), names)
+    alike = zip(*(found[name].astype(str) for name in by), strict=True)
+    groups = pd.Series(["\0".join(key) for key in alike], index=rows.index, dtype=object)
+    differences = _differences(rows, groups, names)
     return found[by[-1]] + differences.map(lambda text: f" ({text})" if text else "")
 
 
@@ -240,8 +246,10 @@ def _differences(rows: pd.DataFrame, groups: pd.Series, names: Collection[str]) 
     for _, part in rows.groupby(groups):
         differing = [name for name in names if part[name].nunique(dropna=False) > 1]
         for index in part.index if differing else ():
-            said = [f"{name}={part[name][index]!s}" for name in differing]
-            text[index] = ", ".join(said)
+            said = [(name, part[name][index]) for name in differing]
+            # whole numbers come as 8.0 where other results have no such parameter
+            texts = [f"{n}={v:g}" if isinstance(v, float) else f"{n}={v}" for n, v in said]
+            text[index] = ", ".join(texts)
     return text
 
 

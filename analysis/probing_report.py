@@ -13,7 +13,7 @@ from analysis.findings.probe_controls import dead_maps, gauges, shifts
 from analysis.findings.probe_evidence import ProbeEvidence
 from analysis.findings.probe_losses import LINEAR, loss_contrasts
 from analysis.findings.probing import probe_verdicts
-from analysis.probing import BCE, BCE_UNIFORM, CE, UNTRAINED
+from analysis.probing import BCE, BCE_UNIFORM, CE, OWN_HEAD, UNTRAINED
 from analysis.probing_plots import arrows_figure, depth_figure
 from analysis.probing_tables import points
 from analysis.runs import Runs
@@ -188,7 +188,8 @@ class ProbingFrames:
         found = [("Accuracy of the probes", ACCURACIES, probing_tables.accuracy_table(rows))]
         losses = self.losses
         if compact:
-            losses = losses[losses["probe"].str.fullmatch(r"conventional(?!.*_l\d).*")]
+            linear = losses["probe"].str.fullmatch(r"conventional(?!.*_l\d).*")
+            losses = losses[linear | (losses["probe"] == OWN_HEAD)]
         if len(losses):
             table = probing_tables.loss_table(losses)
             if compact:

@@ -6,7 +6,7 @@ The unit that is drawn anew is the image or the mosaic, with all of its explanat
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -39,6 +39,10 @@ class Column:
     def where(self, chosen: np.ndarray) -> Column:
         """Some of the explanations."""
         return Column(*(a[chosen] for a in (self.images, self.targets, self.scores, self.areas)))
+
+    def filled(self, value: float) -> Column:
+        """With undefined scores counted as a value."""
+        return replace(self, scores=np.where(np.isnan(self.scores), value, self.scores))
 
 
 @dataclass

@@ -11,7 +11,16 @@ from analysis.findings.finding import HOLDS
 from analysis.findings.probe_evidence import Probe, ProbeEvidence, layered
 from analysis.findings.probe_losses import LINEAR
 from analysis.findings.probing_numbers import accuracy_beside
-from analysis.probing import BCE, BCE_UNIFORM, CE, LOSSES, OWN_HEAD, UNTRAINED, unit_of
+from analysis.probing import (
+    BCE,
+    BCE_UNIFORM,
+    CE,
+    EVALUATIONS,
+    LOSSES,
+    OWN_HEAD,
+    UNTRAINED,
+    unit_of,
+)
 from analysis.tables import NONE, mean_and_sd, number, percent
 
 REASONS_SHOWN = 2
@@ -46,16 +55,16 @@ def accuracies(evidence: ProbeEvidence) -> pd.DataFrame:
         row["metric"] = evidence.metric(next(iter(by_loss.values())))
         lows, highs, units, seeds = [], [], [], []
         for loss in LOSSES:
-            probe = by_loss.get(loss)
-            value, images, each = evidence.share(probe) if probe else (float("nan"), 0, ())
+            mine = by_loss.get(loss)
+            value, images, each = evidence.share(mine) if mine else (float("nan"), 0, ())
             row[f"{loss}_mean"] = value
             row[f"{loss}_sd"] = pd.Series(each, dtype=float).std()
             row[f"{loss}_exceeds"] = ""
-            if probe and each:
+            if each:
                 units.append(images)
                 seeds.append(len(each))
-            if probe and place.pretraining != UNTRAINED:
-                low, high = evidence.chance(probe)
+            if mine and place.pretraining != UNTRAINED:
+                low, high = evidence.chance(mine)
                 lows.append(low)
                 highs.append(high)
                 known = low == low and value == value
@@ -270,9 +279,7 @@ def dead_table(dead: pd.DataFrame) -> pd.DataFrame:
     table = pd.DataFrame(
         {
             "setting": [_joined(r, "dataset", "backbone") for r in dead.to_dict("records")],
-            "maps of": dead["kind"].map(
-                {"probe_evaluation": "images", "probe_grid_evaluation": "mosaics"}
-            ),
+            "maps of": dead["kind"].map(EVALUATIONS),
             "chosen": dead["images"],
             "method": dead["method"],
         }

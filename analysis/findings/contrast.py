@@ -55,6 +55,8 @@ class Contrast:
     published: str = ""
     """What the paper has here, to stand beside."""
     results: tuple[str, ...] = ()
+    read: bool = True
+    """Whether both sides exceed their controls, so that their difference says something."""
     claimed: bool = True
     """Whether the paper says so here; else it is an exception or of no sentence."""
     decides: bool = True
@@ -81,15 +83,17 @@ class Contrast:
             more: the other fields.
         """
         if gain is None:
-            return cls(verdict=UNDECIDED, why=why or "no run to compare", **more)
+            why, read = why or "no run to compare", not why
+            return cls(verdict=UNDECIDED, why=why, read=read, **more)
         low, high = gain.interval
-        verdict = UNDECIDED if why else ruled(rule, low, high, margin)
+        verdict, read = UNDECIDED if why else ruled(rule, low, high, margin), not why
         if verdict == UNDECIDED and not why:
             unit = unit_of(str(more.get("metric", "")))
             why = unsettled(rule, unit * low, unit * high, unit * margin)
         return cls(
             verdict=verdict,
             why=why,
+            read=read,
             seeds=len(gain.each),
             units=gain.units,
             paired=gain.paired,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -72,6 +72,7 @@ class RolloutIsBlind(ProbeFinding):
             if (column := evidence.rows.column(result_id, key)) is not None
         ]
         names = ("dataset", "backbone", "pretraining", "images")
+        where: dict[str, Any] = {name: str(place[name]) for name in names}
         found = Contrast(
             what=f"{len(columns)} probes",
             metric=keys[0] if keys else "grid_pg",
@@ -79,7 +80,7 @@ class RolloutIsBlind(ProbeFinding):
             method=BLIND,
             variant=str(place["choice"]),
             results=tuple(part["result_id"]),
-            **{name: str(place[name]) for name in names},
+            **where,
         )
         if len(columns) < 2 or side != side:
             return replace(found, why="fewer than two probes with scores of mosaics")
@@ -124,7 +125,7 @@ class GainIsGauge(ProbeFinding):
     source: ClassVar[str] = "ours; spec of the shift demonstration, consequence (ii)"
 
     def compare(self, evidence: ProbeEvidence) -> Iterator[Contrast]:
-        for probe, first in evidence.by_bce():
+        for probe, first in evidence.against_ce():
             for scored, protocol, own in evidence.scored(probe, "grid_pg", CENTERED):
                 gains = gauge_gains(evidence, probe, scored, protocol)
                 rival = evidence.partner(probe)
@@ -169,11 +170,7 @@ class GainIsGauge(ProbeFinding):
 
     def note(self, contrasts: Sequence[Contrast], evidence: ProbeEvidence) -> str:
         """How much of the gain is gone without the class mean, over all settings that are read."""
-        read = [
-            c
-            for c in contrasts
-            if c.decides and c.value == c.value and not c.why.startswith(("no ", "accuracy", "F1"))
-        ]
+        read = [c for c in contrasts if c.decides and c.read and c.value == c.value]
         gain, left = sum(c.value for c in read), sum(c.against for c in read)
         if not read or gain <= 0:
             return standing(contrasts)
@@ -218,7 +215,7 @@ def gauges(evidence: ProbeEvidence) -> pd.DataFrame:
         and ``share`` of the gain that goes with the class mean, as far as that gain is above 0.
     """
     rows = []
-    for probe, _ in evidence.by_bce():
+    for probe, _ in evidence.against_ce():
         for scored, protocol, _ in evidence.scored(probe, "grid_pg", CENTERED):
             gains = gauge_gains(evidence, probe, scored, protocol)
             raw, centered = gains.get("raw"), gains.get("centered")
@@ -265,13 +262,14 @@ class ShiftMovesMaps(ProbeFinding):
             for row in part[part["alpha"] != 0].to_dict("records"):
                 apart = row["gain_low"] > 0 or row["gain_high"] < 0
                 moved = row["ce_loss"] - row["ce_loss_before"]
-                same = not abs(moved) > SAME_LOSS
+                same = not abs(moved) > SAME_LOSS  # of a loss that no run says, too
                 open_ = row["gain_low"] != row["gain_low"]
                 verdict = UNDECIDED if open_ or (same and not apart) else FAILS
                 why = "no scores of the unshifted probe" if open_ else "the interval includes 0"
                 if not same:
                     why = f"cross-entropy moved by {moved:+.4f}"
                 held = apart and same
+                where: dict[str, Any] = {name: str(row[name]) for name in place[:6]}
                 yield Contrast(
                     what=f"alpha = {row['alpha']:g}",
                     metric=str(row["protocol"]),
@@ -290,8 +288,14 @@ class ShiftMovesMaps(ProbeFinding):
                     published=f"{SHIFT[0]:g} → {SHIFT[1]:g}" if row["method"] == "lrp" else "",
                     results=tuple(row["results"].split()),
                     decides=abs(row["alpha"]) == largest and row["loss"] == CE,
-                    **{name: str(row[name]) for name in place[:6]},
+                    **where,
                 )
+
+    def note(self, contrasts: Sequence[Contrast], evidence: ProbeEvidence) -> str:
+        """Whether the cross-entropy was looked at."""
+        if contrasts and evidence.losses.empty:
+            return "no run says its cross-entropy, which stays by construction"
+        return ""
 
 
 def shifts(evidence: ProbeEvidence) -> pd.DataFrame:

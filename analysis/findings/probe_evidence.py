@@ -159,6 +159,10 @@ class ProbeEvidence:
             if probe.probe != OWN_HEAD and (control or probe.pretraining != UNTRAINED)
         ]
 
+    def whole(self) -> list[Probe]:
+        """Networks that were trained as a whole."""
+        return [probe for probe in self._trainings if probe.probe == OWN_HEAD]
+
     def first(self, probe: Probe, name: str) -> Any:
         """A column of ``trained`` that all runs of a probe share."""
         return self._trainings[probe][0][name]
@@ -241,6 +245,11 @@ class ProbeEvidence:
             if all(self.first(probe, name) == value for name, value in wanted.items()):
                 yield probe, probe.loss == BCE or probe._replace(loss=BCE) not in self._trainings
 
+    def against_ce(self, **wanted: Any) -> Iterator[tuple[Probe, bool]]:
+        """Those of ``by_bce`` that were asked for by CE, too, in the same way or in another."""
+        by_ce = {probe[:-2] for probe in self._trainings if probe.loss == CE}
+        yield from ((p, decides) for p, decides in self.by_bce(**wanted) if p[:-2] in by_ce)
+
     def scored(self, probe: Probe, family: str, gauge: str = AS_TRAINED) -> list[Way]:
         """How a probe's maps were scored by a family of protocols: every way and key, one a row.
 
@@ -301,6 +310,7 @@ class ProbeEvidence:
         rival: tuple[Probe, Scored],
         protocol: str,
         chosen: Callable[[Column], np.ndarray] | None = None,
+        dead: float = np.nan,
     ) -> Gain | None:
         """What one probe's maps score more than another's, over the seeds that both have.
 
@@ -309,6 +319,7 @@ class ProbeEvidence:
             rival: what it is compared with.
             protocol: key.
             chosen: which explanations count, (N,) bool; all if None.
+            dead: what undefined ones count as; they are left out if NaN.
         """
         sides = [self.columns(*side, protocol) for side in (own, rival)]
         gains = []
@@ -317,7 +328,7 @@ class ProbeEvidence:
             if chosen is not None:
                 pair = [one.where(chosen(one)) for one in pair]
             if all(np.isfinite(one.scores).any() for one in pair):
-                gains.append((seed, gain(*pair)))
+                gains.append((seed, gain(*(one.filled(dead) for one in pair))))
         return over_seeds([g for _, g in sorted(gains, key=lambda one: one[0])]) if gains else None
 
     def accuracy_gain(self, own: Probe, rival: Probe) -> Gain | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -17,13 +17,13 @@ from analysis.findings.probing_numbers import (
     complexity_beside,
     grid_pg_beside,
 )
-from analysis.probing import BCE_UNIFORM, LOSSES
+from analysis.probing import BCE, BCE_UNIFORM, LOSSES
 
 SAME_ACCURACY = 0.015
 """What P2 calls the same."""
 ROUNDING = 0.005
 """A Gini coefficient that falls by less is equal: table E1 has two digits."""
-LINEAR = {"form": "conventional", "layers": 1.0}
+LINEAR: Mapping[str, Any] = {"form": "conventional", "layers": 1.0}
 """The paper's first probe."""
 LOCALIZING = {
     CNN: ("lrp", "lime"),
@@ -53,7 +53,7 @@ def loss_contrasts(
         margin: of the rule.
         wanted: columns of ``trained`` that the probes must have.
     """
-    for probe, first in evidence.by_bce(**wanted):
+    for probe, first in evidence.against_ce(**wanted):
         rival = evidence.partner(probe)
         why = evidence.unread(probe, rival)
         for scored, protocol, decides in evidence.scored(probe, family):
@@ -80,7 +80,7 @@ def loss_contrasts(
             )
 
 
-def named(probe: Probe, scored: Scored | None = None) -> dict[str, str]:
+def named(probe: Probe, scored: Scored | None = None) -> dict[str, Any]:
     """The fields of a contrast that say where it stands."""
     choice = scored.choice if scored else ""
     variant = ", ".join(filter(None, (probe.variant, choice)))
@@ -118,10 +118,31 @@ class BceLocalizesBetter(ProbeFinding):
                 continue
             method = evidence.attribution(probe, scored)
             linear = all(evidence.first(probe, k) == v for k, v in LINEAR.items())
-            yield beside(
-                found,
-                grid_pg_beside(probe.kind, probe.pretraining, method) if linear else "",
-                linear and method in LOCALIZING[probe.kind],
+            there = grid_pg_beside(probe.kind, probe.pretraining, method) if linear else ""
+            mine = beside(found, there, linear and method in LOCALIZING[probe.kind])
+            yield mine
+            if mine.decides:
+                yield from self.with_dead(evidence, probe, scored, mine)
+        yield from whole_networks(evidence, self.kinds)
+
+    def with_dead(
+        self, evidence: ProbeEvidence, probe: Probe, scored: Scored, found: Contrast
+    ) -> Iterator[Contrast]:
+        """The same with maps without anything positive counted as 0, as in the code, if any are."""
+        rival = evidence.partner(probe)
+        gain = evidence.gain((probe, scored), (rival, scored), found.metric, dead=0.0)
+        if gain is not None and gain.effect != found.effect:
+            more = {name: getattr(found, name) for name in (*named(probe), "method", "images")}
+            yield Contrast.of(
+                gain,
+                "above",
+                why=evidence.unread(probe, rival),
+                what=f"{found.what}, dead maps count 0",
+                metric=found.metric,
+                results=found.results,
+                decides=False,
+                claimed=False,
+                **more,
             )
 
     def note(self, contrasts: Sequence[Contrast], evidence: ProbeEvidence) -> str:
@@ -156,7 +177,7 @@ class AccuracyStays(ProbeFinding):
     source: ClassVar[str] = "section 5.1, tables in section E"
 
     def compare(self, evidence: ProbeEvidence) -> Iterator[Contrast]:
-        for probe, first in evidence.by_bce():
+        for probe, first in evidence.against_ce():
             rival = evidence.partner(probe)
             yield Contrast.of(
                 evidence.accuracy_gain(probe, rival),
@@ -174,7 +195,7 @@ class AccuracyStays(ProbeFinding):
             )
 
     def note(self, contrasts: Sequence[Contrast], evidence: ProbeEvidence) -> str:
-        known = [c.effect for c in contrasts if c.decides and c.effect == c.effect]
+        known = [c.effect for c in contrasts if c.decides and c.read and c.effect == c.effect]
         inside = sum(abs(effect) <= SAME_ACCURACY for effect in known)
         return f"{inside} of {len(known)} differences are within 1.5 points" if known else ""
 
@@ -236,6 +257,29 @@ class BceKeepsConfidence(ProbeFinding):
 
     def note(self, contrasts: Sequence[Contrast], evidence: ProbeEvidence) -> str:
         return standing(contrasts)
+
+
+def whole_networks(evidence: ProbeEvidence, kinds: Collection[str]) -> Iterator[Contrast]:
+    """The same of networks that were trained as a whole by both losses, to stand beside."""
+    for probe in evidence.whole():
+        rival = evidence.partner(probe)
+        for scored, protocol, _ in evidence.scored(probe, "grid_pg"):
+            if probe.loss == BCE and probe.kind in kinds:
+                yield Contrast.of(
+                    evidence.gain((probe, scored), (rival, scored), protocol),
+                    "above",
+                    what="BCE over CE, end to end",
+                    metric=protocol,
+                    method=scored.method,
+                    images=scored.images,
+                    results=(
+                        *evidence.evaluation_ids(probe, scored),
+                        *evidence.evaluation_ids(rival, scored),
+                    ),
+                    claimed=False,
+                    decides=False,
+                    **{**named(probe, scored), "pretraining": "end to end"},
+                )
 
 
 def beside(found: Contrast, published: str, said: bool) -> Contrast:

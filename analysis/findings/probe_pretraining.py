@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import ClassVar
 
@@ -38,10 +39,10 @@ class LossMattersMore(ProbeFinding):
 
     def compare(self, evidence: ProbeEvidence) -> Iterator[Contrast]:
         places: dict[tuple[Probe, Scored, str], dict[str, tuple[Probe, bool]]] = {}
-        for probe, first in evidence.by_bce(**LINEAR):
+        for probe, first in evidence.against_ce(**LINEAR):
             for scored, protocol, decides in evidence.scored(probe, "grid_pg"):
-                place = (probe._replace(pretraining=""), scored, protocol)
-                places.setdefault(place, {})[probe.pretraining] = (probe, first and decides)
+                cell = (probe._replace(pretraining=""), scored, protocol)
+                places.setdefault(cell, {})[probe.pretraining] = (probe, first and decides)
         levels: dict[tuple[Probe, str], dict[str, dict[str, Gain]]] = {}
         for (place, scored, protocol), of in places.items():
             if len(of) < 2:
@@ -77,12 +78,11 @@ class LossMattersMore(ProbeFinding):
             )
             if decides and not why and len(known) == len(of):
                 for side, loss in enumerate((place.loss, CE)):
-                    where = (place._replace(loss=loss), scored.images)
-                    by_method = levels.setdefault(where, {})
-                    by_method[scored.method] = {n: pair[side] for n, pair in known.items()}
-        for (place, images), by_method in levels.items():
+                    methods = levels.setdefault((place._replace(loss=loss), scored.images), {})
+                    methods[scored.method] = {n: pair[side] for n, pair in known.items()}
+        for (judged, images), by_method in levels.items():
             if len(by_method) > 1:
-                yield no_best(place, images, by_method)
+                yield no_best(judged, images, by_method)
 
 
 def mean_of(evidence: ProbeEvidence, probe: Probe, scored: Scored, protocol: str) -> Gain | None:
@@ -195,7 +195,7 @@ class SmallBoxesGainMost(ProbeFinding):
                 (probe, scored),
                 (rival, scored),
                 protocol,
-                lambda column, low=low, high=high: area_bins(column, low, high),
+                partial(area_bins, low=low, high=high),
             )
             if gain is not None and gain.units > 1:
                 bins.append(((low, high), gain))

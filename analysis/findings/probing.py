@@ -45,8 +45,9 @@ def probe_verdicts(
 
     Returns:
         Findings: id, claim, verdict, holding, failing, undecided (comparisons that decide),
-        effect_low, effect_high (lowest and highest effect; of entropies in the note), seeds, units (fewest), decided_by,
-        note, says, source. Comparisons: finding and the fields of Contrast, results as one text.
+        effect_low, effect_high (lowest and highest effect; those of entropies are in the note),
+        seeds, units (fewest), decided_by, note, says, source. Comparisons: finding and the fields
+        of Contrast, results as one text.
     """
     rows, contrasts = [], []
     for finding in findings:

@@ -13,9 +13,13 @@ import pytest
 
 from analysis.findings.contrast import Contrast, ProbeFinding, ProbeVerdict
 from analysis.findings.probe_evidence import ProbeEvidence
+from analysis.probing import PROBE, family_of
+from analysis.probing_rows import RowScores
 from analysis.runs import Runs
 
 MOSAICS, SIDE = 24, 3
+KNOWN = ("several", "form", "layers", "rest", "seed")
+"""What evaluations know of their probe, beside what makes it one."""
 
 
 @dataclass
@@ -40,8 +44,10 @@ class Probes:
         status: str = "FINISHED",
         **parameters: Any,
     ) -> str:
-        """A training after two epochs, on 200 validation images. Its result id."""
+        """A training after two epochs, on 200 validation images. Its result id, made once."""
         name = f"{probe}-{loss}-{backbone}-{pretraining}-{layout}-{seed}"
+        if any(row["result_id"] == name for row in self.rows):
+            return name
         form, _, layers = probe.partition("_l")
         row = {
             "result_id": name,
@@ -98,7 +104,8 @@ class Probes:
         metrics = {f"val/{key}": float(np.nanmean(scores)), "val/dead_map_fraction": 0.1}
         metrics[f"val/{key}_defined_fraction"] = float(np.isfinite(scores).mean())
         more = {"side": side, "gauge.name": gauge, "images": images, **parameters}
-        kind, table = "probe_grid_evaluation", pd.DataFrame(rows).assign(protocol_key=key)
+        kind = more.pop("kind", "probe_grid_evaluation")
+        table = pd.DataFrame(rows).assign(protocol_key=key)
         metrics |= logged or {}
         return self._evaluation(kind, of, method, table, metrics, status, more)
 
@@ -151,9 +158,13 @@ class Probes:
         self.rows.append(row | parameters)
         if status == "FINISHED":
             self.epochs.append((name, 1, metrics))
-            texts = dict.fromkeys(["image_id", "protocol_key"], "category")
-            self.tables[name] = table.assign(method_key=method).astype(texts)
+            self.tables[name] = table
         return name
+
+    def clear(self) -> None:
+        """Forget everything."""
+        for part in (self.rows, self.epochs, self.tables):
+            part.clear()
 
     def controls(self, accuracy: float = 0.2, **fields: Any) -> Probes:
         """The same probe without training, by every loss."""
@@ -195,8 +206,50 @@ class Probes:
         named = [name for name in found.parameters if not name.startswith("tag.")]
         return replace(found, parameters=tuple(named))
 
+    def evidence(self) -> ProbeEvidence:
+        """What ``ProbeEvidence.of`` makes of the runs, without the way through them: quick."""
+        metrics = {result_id: found for result_id, _, found in self.epochs}
+        known: dict[str, dict[str, Any]] = {}
+        evaluated, values, losses = [], [], []
+        for row in self.rows:
+            here = {name: row[name] for name in ("result_id", "status", "kind")}
+            found = metrics.get(row["result_id"], {})
+            if row["kind"] == "probe_training":
+                known[row["result_id"]] = {**here, **described(row), **reached(row, found)}
+            else:
+                gauge, other = row["gauge.name"], row.get("gauge.other.objective", "")
+                start = {k: known[row["start"]][k] for k in (*PROBE, *KNOWN)}
+                own = {
+                    "training": row["start"],
+                    "method": row["attribution.name"],
+                    "attribution": row["attribution.name"],
+                    "gauge": f"{gauge} {other}".strip(),
+                    "alpha": row.get("gauge.alpha", np.nan),
+                    "images": row["images"],
+                    "side": row.get("side", np.nan),
+                    "choice": "",
+                    "dead": found.get("val/dead_map_fraction", np.nan),
+                }
+                evaluated.append({**here, **start, **own, "split": "val"})
+                for key, value in found.items():
+                    name = key.removeprefix("val/")
+                    if name == "ce_loss":
+                        losses.append({"result_id": row["result_id"], "value": value})
+                    if family_of(name) and not name.endswith("_rows") and "defined" not in name:
+                        protocol, _, area = name.partition("_area")
+                        of = {"result_id": row["result_id"], "protocol": protocol, "area": area}
+                        values.append({**of, "family": family_of(name), "value": value})
+        columns = ["result_id", "protocol", "family", "area", "value"]
+        return ProbeEvidence(
+            trained=pd.DataFrame(list(known.values())),
+            evaluated=pd.DataFrame(evaluated),
+            values=pd.DataFrame(values, columns=columns),
+            losses=pd.DataFrame(losses, columns=["result_id", "value"]),
+            rows=RowScores(self.make_runs([], [])),
+        )
+
     def judged(self, finding: ProbeFinding) -> ProbeVerdict:
-        return finding.verdict(ProbeEvidence.of(self.runs()))
+        return finding.verdict(self.evidence())
 
     def deciding(self, finding: ProbeFinding) -> list[Contrast]:
         return self.judged(finding).deciding
@@ -209,16 +262,19 @@ class Probes:
     def whole(self) -> Probes:
         """A little of everything: two backbones and pre-trainings, depths, gauges, shifts."""
         for backbone, method in (("small_resnet", "lrp"), ("small_bcos_resnet", "bcos")):
-            for form, layers in product(("conventional", "bcos"), (1, 2, 3)):
-                probe = form if layers == 1 else f"{form}_l{layers}"
+            for probe in ("conventional", "conventional_l2", "bcos", "bcos_l2"):
                 self.controls(backbone=backbone, probe=probe)
-                for pretraining, loss in product(("moco_v2", "dino"), ("ce", "bce", "bce_uniform")):
+                linear = probe == "conventional"
+                losses = ("ce", "bce", "bce_uniform") if linear else ("ce", "bce")
+                names = ("moco_v2", "dino") if linear else ("moco_v2",)
+                for pretraining, loss in product(names, losses):
                     fields = {"backbone": backbone, "pretraining": pretraining, "probe": probe}
-                    of = self.probe(loss, 0.7 + 0.05 * layers, **fields)
-                    level = 0.4 + 0.3 * (loss != "ce") + 0.05 * layers
+                    deep = 0.1 * probe.endswith("_l2")
+                    of = self.probe(loss, 0.7 + deep + 0.05 * (loss == "bce"), **fields)
+                    level = 0.4 + 0.2 * (loss != "ce") + deep
                     self.mosaics(of, level, method=method)
-                    self.mosaics(of, level - 0.05, method="grad_cam")
-                    if probe == "conventional":
+                    if linear:
+                        self.mosaics(of, level - 0.05, method="grad_cam")
                         self.mosaics(of, 0.45, method=method, gauge="centered")
                         scores = {"entropy": 9 - level, "gini": level, "epg": level}
                         self.images(of, scores | {"pixel_deletion": level}, method=method)
@@ -233,6 +289,32 @@ class Probes:
             of = self.probe("bce", 0.6, layout="voc", probe="bcos" if layers == 1 else "bcos_l2")
             self.images(of, {"epg": 0.4 + 0.1 * layers}, method="bcos")
         return self
+
+
+def described(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a training is."""
+    probe, layout = row["tag.probe"], row["data.layout"]
+    return {
+        "dataset": f"digit_scenes {layout}",
+        "backbone": row["tag.backbone"],
+        "pretraining": row["tag.pretraining"],
+        "probe": probe,
+        "loss": row["tag.loss"],
+        "several": layout == "voc",
+        "form": row["probe.name"],
+        "layers": row["probe.layers"],
+        "seed": str(row["seed"]),
+        "variant": "",
+        "rest": probe.partition("_l")[0],
+    }
+
+
+def reached(row: Mapping[str, Any], metrics: Mapping[str, float]) -> dict[str, Any]:
+    """What a training reached."""
+    if not metrics:
+        return dict.fromkeys(("epoch", "split", "accuracy", "f1", "map", "units"), np.nan)
+    named = {name.removeprefix("val/"): value for name, value in metrics.items()}
+    return {"epoch": 2, "split": "val", **named, "units": row["data.images_val"]}
 
 
 @pytest.fixture
