@@ -186,3 +186,57 @@ def cells_below(points: Sequence[Sequence[int]], size: int) -> int:
         any(all(c < x for c, x in zip(cell, point, strict=True)) for point in points)
         for cell in itertools.product(range(size), repeat=d)
     )
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    """Of two vectors."""
+    return sum(x * y for x, y in zip(a, b, strict=True)) / math.sqrt(
+        sum(x * x for x in a) * sum(y * y for y in b)
+    )
+
+
+def contrastive_loss(
+    queries: np.ndarray, keys: np.ndarray, queue: np.ndarray, temperature: float
+) -> float:
+    """MoCo, equation 1: -log of the share of the image's own key, mean over the batch."""
+    losses = []
+    for query, key in zip(queries, keys, strict=True):
+        own = math.exp(cosine(query, key) / temperature)
+        others = sum(math.exp(cosine(query, other) / temperature) for other in queue)
+        losses.append(-math.log(own / (own + others)))
+    return sum(losses) / len(losses)
+
+
+def bootstrap_loss(predictions: Sequence[np.ndarray], targets: Sequence[np.ndarray]) -> float:
+    """BYOL, equation 2, both ways: squared distances at length 1, mean over the batch."""
+    total = 0.0
+    for mine, other in ((0, 1), (1, 0)):
+        for p, t in zip(predictions[mine], targets[other], strict=True):
+            p, t = p / math.sqrt(sum(p * p)), t / math.sqrt(sum(t * t))
+            total += sum((p - t) ** 2) / len(predictions[mine])
+    return total
+
+
+def softmax(values: np.ndarray) -> np.ndarray:
+    """Of a vector."""
+    powers = [math.exp(v - max(values)) for v in values]
+    return np.array([p / sum(powers) for p in powers])
+
+
+def distillation_loss(
+    student: Sequence[np.ndarray],
+    teacher: Sequence[np.ndarray],
+    center: np.ndarray,
+    student_temperature: float,
+    teacher_temperature: float,
+) -> float:
+    """DINO, algorithm 1: cross-entropy over all pairs of different views, mean over the batch."""
+    losses = []
+    for a, wanted in enumerate(teacher):
+        for b, found in enumerate(student):
+            if a != b:
+                for t, s in zip(wanted, found, strict=True):
+                    p = softmax((t - center) / teacher_temperature)
+                    q = softmax(s / student_temperature)
+                    losses.append(-sum(x * math.log(y) for x, y in zip(p, q, strict=True)))
+    return sum(losses) / len(losses)

@@ -62,6 +62,8 @@ class SslTraining(Training):
     """In which the rate rises evenly; it falls as a half cosine afterwards."""
     gradient_limit: float = 0.0
     """Longest gradient of each parameter; 0 for none. 3 for DINO."""
+    judged_every: int = 1
+    """Epochs from one judgement by neighbours to the next; the last epoch always has one."""
     neighbors: int = 20
     """That vote on the class of an image."""
     temperature: float = 0.07
@@ -211,6 +213,9 @@ class SslTraining(Training):
             return {"loss": loss.item()}
 
         def evaluate() -> dict[str, float]:
+            epoch = int(schooling.steps) * self.epochs // steps
+            if epoch % self.judged_every and epoch < self.epochs:
+                return {}
             kept = replace(model, module=schooling.kept.network)
             return {"val/knn_accuracy": neighbors(kept)}
 

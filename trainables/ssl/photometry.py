@@ -61,6 +61,11 @@ def solarize(images: Tensor) -> Tensor:
     return torch.where(images >= 0.5, 1 - images, images)
 
 
+def posterize(images: Tensor) -> Tensor:
+    """Images in [0, 1] with one bit a channel: about half where they are at least that, else 0."""
+    return (images >= 0.5).to(images) * (128 / 255)
+
+
 def blur(images: Tensor, sigmas_px: Tensor, reach_px: int) -> Tensor:
     """Images (B, 3, H, W), each smoothed by a Gaussian of its own deviation (B,).
 

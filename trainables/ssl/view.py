@@ -14,9 +14,18 @@ from torch import Tensor
 from data_pipelines.configuration import Configuration
 from data_pipelines.resized_crops import DRAWS as CROP_DRAWS
 from data_pipelines.resized_crops import random_resized_crops
-from trainables.ssl.photometry import blur, brighten, contrast, gray, saturate, solarize, turn_hue
+from trainables.ssl.photometry import (
+    blur,
+    brighten,
+    contrast,
+    gray,
+    posterize,
+    saturate,
+    solarize,
+    turn_hue,
+)
 
-CHANCES = ("jitter", "gray", "blur", "solarize")
+CHANCES = ("jitter", "gray", "blur", "solarize", "posterize")
 AMOUNTS = ("brightness", "contrast", "saturation", "hue")
 DRAWS = CROP_DRAWS + len(CHANCES) + len(AMOUNTS) + 1
 """Uniform numbers of a view: the crop's, whether, how much, and the blur's deviation."""
@@ -60,6 +69,8 @@ class View(Configuration):
     """Least and largest deviation; the papers' belong to 224 px."""
     solarize: float = 0.0
     """Chance that bright pixels are inverted."""
+    posterize: float = 0.0
+    """Chance that each channel keeps its highest bit alone. None of the papers does so."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -104,7 +115,7 @@ class View(Configuration):
         return (self._recolored(cropped.float() / 255, drawn) * 255).round_().to(torch.uint8)
 
     def _recolored(self, images: Tensor, draws: Tensor) -> Tensor:
-        """Images in [0, 1], given draws (B, 9); each chance takes the images that it falls on."""
+        """Images in [0, 1], given draws (B, 10); each chance takes the images that it falls on."""
         happens = {name: draws[:, k] < getattr(self, name) for k, name in enumerate(CHANCES)}
         first = len(CHANCES)
         amounts = {
@@ -131,4 +142,6 @@ class View(Configuration):
             images[chosen] = blur(images[chosen], sigmas[chosen], reach)
         if (chosen := happens["solarize"]).any():
             images[chosen] = solarize(images[chosen])
+        if (chosen := happens["posterize"]).any():
+            images[chosen] = posterize(images[chosen])
         return images
