@@ -209,14 +209,15 @@ def heads_at(model: Model, path: str) -> list[nn.Linear | ProbeHead]:
         ValueError: there is something else, for which there is no rule.
     """
     found = dict(model.module.named_modules()).get(path)
-    heads = list(found.heads) if isinstance(found, Pack) else [found]
-    for head in heads:
+    known = list[nn.Linear | ProbeHead]()
+    for head in found.heads if isinstance(found, Pack) else [found]:
         if isinstance(head, ProbeHead):
             for layer in head.layers:
                 linear_of(head.get_submodule(layer))
-        elif type(head) is not nn.Linear:
+        if not isinstance(head, ProbeHead) and type(head) is not nn.Linear:
             raise ValueError(f"{path!r} is not a linear layer")
-    return heads
+        known.append(head)
+    return known
 
 
 def _prefix(model: Model) -> str:

@@ -77,7 +77,7 @@ class ConfidenceMetric(Metric):
         classes = reference_classes(passes, self.reference_class)
         clean = passes.logits[passes.batch.image_index]
         seen = passes.get(SeenThrough(maps=Held(maps), normalization=self.normalization))
-        through, whole = (said_of(passes.model, logits, classes) for logits in (seen, clean))
+        through, whole = (said_of(passes, logits, classes) for logits in (seen, clean))
         return whole.to(maps.dtype), through.to(maps.dtype)
 
 

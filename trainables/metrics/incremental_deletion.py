@@ -85,7 +85,7 @@ class Ids(CurveMetric):
             return self.updated_curve(passes, maps, explain).to(maps.dtype)
         request = Removals(maps=Held(maps), order=self.order, fill=self.baseline)
         logits = passes.get(request).logits(self.shares)
-        return said_of(passes.model, logits, targets).to(maps.dtype)
+        return said_of(passes, logits, targets).to(maps.dtype)
 
     def updated_curve(self, passes: Passes, maps: Tensor, explain: Explain | None) -> Tensor:
         """The same with the order of each step from the image of the step before."""
@@ -93,7 +93,7 @@ class Ids(CurveMetric):
             raise ValueError(f"{self.key} explains perturbed images; it needs a way to explain")
         batch, alone = passes.batch, passes.get(EachAlone())
         whole, fill = alone.batch.images, fill_images(alone, self.baseline)
-        clean = said_of(passes.model, passes.logits[batch.image_index], batch.targets)
+        clean = said_of(passes, passes.logits[batch.image_index], batch.targets)
         curve = clean.new_empty(len(clean), self.points)
         curve[:, 0] = clean
         gone = torch.zeros_like(maps, dtype=torch.bool)
@@ -109,5 +109,5 @@ class Ids(CurveMetric):
                 if k + 1 < self.points:  # before the logits: its needs shape the one forward
                     maps[slab.of] = explain(child).detach()
                 logits = child.logits[child.batch.image_index]
-                curve[slab.of, k] = said_of(child.model, logits, child.batch.targets)
+                curve[slab.of, k] = said_of(child, logits, child.batch.targets)
         return curve

@@ -11,7 +11,6 @@ from torch import Tensor
 from trainables.baselines import Baseline
 
 if TYPE_CHECKING:
-    from trainables.models.network import Model
     from trainables.passes import Passes
 
 Fill = Baseline | Literal["black"]
@@ -74,12 +73,15 @@ def fill_images(passes: Passes, fill: Fill) -> Tensor:
 
 
 def said_of(
-    model: Model, logits: Tensor, classes: Tensor, output: Output = "probability"
+    passes: Passes, logits: Tensor, classes: Tensor, output: Output = "probability"
 ) -> Tensor:
-    """What logits (N, ..., K) say of a class a row, classes (N,): within [0, 1], (N, ...)."""
+    """What logits (N, ..., K) say of a class a row, classes (N,): within [0, 1], (N, ...).
+
+    The model of the passes knows what they mean.
+    """
     index = classes.view(-1, *[1] * (logits.ndim - 1)).expand(*logits.shape[:-1], 1)
     if output == "hit":
-        own, first = model.own_logits(logits, classes)
+        own, first = passes.model.own_logits(logits, classes)
         index = index - first.view(-1, *[1] * (logits.ndim - 1))
         return (own.argmax(-1, keepdim=True) == index).squeeze(-1).to(logits.dtype)
-    return model.probabilities(logits).gather(-1, index).squeeze(-1)
+    return passes.model.probabilities(logits).gather(-1, index).squeeze(-1)

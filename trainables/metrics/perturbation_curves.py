@@ -72,7 +72,7 @@ class PerturbationCurve(CurveMetric):
         classes = reference_classes(passes, self.reference_class)
         request = Removals(maps=Held(maps), order=self.removed_first, fill=self.baseline)
         logits = passes.get(request).logits(self.shares)
-        said = said_of(passes.model, logits, classes, self.output).to(maps.dtype)
+        said = said_of(passes, logits, classes, self.output).to(maps.dtype)
         constant = maps.amax((1, 2)) == maps.amin((1, 2))
         return torch.where(constant[:, None], torch.nan, said)
 

@@ -101,4 +101,4 @@ class PixelDeletion(CurveMetric):
         )
         logits = passes.get(request).logits(self.shares)
         targets = passes.batch.targets
-        return said_of(passes.model, logits, targets, self.output).to(maps.dtype)
+        return said_of(passes, logits, targets, self.output).to(maps.dtype)

@@ -8,10 +8,18 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tests.trainables.attribution.idsds_golden import arrays
 from tests.trainables.attribution.vit_golden import IDSDS, METHODS, maps_of, passes_of
-from tests.trainables.networks import pictures, tiny_bcos_model, tiny_model, tiny_vit
+from tests.trainables.networks import (
+    CLASSES,
+    pictures,
+    randomized,
+    tiny_bcos_model,
+    tiny_model,
+    tiny_vit,
+)
 from trainables.attribution import transformer_attribution as module
 from trainables.attribution.relevance_rules import (
     ratio,
@@ -23,10 +31,13 @@ from trainables.attribution.relevance_rules import (
 from trainables.attribution.transformer_attribution import (
     TransformerAttribution,
     attention_relevances,
+    linear_steps,
+    through_head,
 )
 from trainables.batch import Batch
 from trainables.models.bcos_vit import SmallBcosViTc
-from trainables.models.network import evaluating
+from trainables.models.network import Model, evaluating
+from trainables.models.probe import BcosProbe, ConventionalProbe, Features, Probe
 from trainables.models.timm_vit import SmallViT
 from trainables.passes import Passes
 
@@ -244,3 +255,49 @@ def test_unsuited_networks_are_refused():
         TransformerAttribution().check(SmallBcosViTc())
     with pytest.raises(ValueError, match=r"start_layer = 9, but the network's blocks are 0 to 3"):
         TransformerAttribution(start_layer=9).check(SmallViT())
+
+
+def with_probe(probe: Probe, seed: int = 3) -> Model:
+    """A tiny transformer whose head is a probe with random weights."""
+    model = tiny_vit()
+    head = probe.head(Features(8, "class_token", False), CLASSES)
+    model.module.head = randomized(head, seed).eval()
+    return model
+
+
+def test_a_linear_probe_is_a_linear_head():
+    plain, probed = tiny_vit(), with_probe(ConventionalProbe())
+    probed.module.head.fc0.load_state_dict(plain.module.head.state_dict())
+    images, targets = pictures(2), torch.tensor([2, 0])
+    maps = []
+    for model in (plain, probed):
+        TransformerAttribution().suit(model)
+        with evaluating(model.module), Passes(model, Batch.single(images, targets)) as passes:
+            maps.append(TransformerAttribution()(passes))
+    assert torch.equal(*maps)
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+@pytest.mark.parametrize("kind", [ConventionalProbe, BcosProbe])
+def test_relevance_of_a_probe_s_logit_is_shared_whole(kind, layers):
+    model, images = with_probe(kind(layers=layers)), pictures(2)
+    TransformerAttribution().suit(model)
+    targets = torch.tensor([2, 0])
+    with evaluating(model.module), Passes(model, Batch.single(images, targets)) as passes:
+        passes.expect(TransformerAttribution().needs(model))
+        x = passes.output("norm")[:, 0]
+        found = through_head(passes, "head", x)
+    expected = functional.one_hot(targets, CLASSES).to(x)
+    for layer, taken in reversed(list(linear_steps(model.module.head, x))):
+        rows = layer.unit if kind is BcosProbe else layer.weight
+        products = (taken[:, None] * rows).clamp(min=0)  # (N, O, I)
+        expected = (products / products.sum(2, keepdim=True) * expected[:, :, None]).sum(1)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found.sum(1), torch.ones(2).double(), rtol=1e-4, atol=0)
+
+
+def test_a_probe_of_maps_is_refused():
+    model = tiny_vit()
+    model.module.head = ConventionalProbe().head(Features(8, "map", False), CLASSES)
+    with pytest.raises(ValueError, match="a Conv2d in the head is not a linear layer"):
+        TransformerAttribution().suit(model)

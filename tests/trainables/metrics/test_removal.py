@@ -169,12 +169,12 @@ def test_an_explanation_has_an_image_of_its_own_and_costs_nothing():
 
 
 def test_what_logits_say_of_a_class():
-    model = tiny_model()
+    passes = Passes(tiny_model(), several())
     logits = torch.randn(3, 2, CLASSES, generator=torch.Generator().manual_seed(0))
     classes = torch.tensor([1, 0, 3])
     for n, c in enumerate(classes.tolist()):
         for k in range(2):
-            assert said_of(model, logits, classes)[n, k] == logits[n, k].softmax(0)[c]
+            assert said_of(passes, logits, classes)[n, k] == logits[n, k].softmax(0)[c]
             hit = float(logits[n, k].argmax() == c)
-            assert said_of(model, logits, classes, "hit")[n, k] == hit
-    assert said_of(model, logits[:, 0], classes).shape == (3,)
+            assert said_of(passes, logits, classes, "hit")[n, k] == hit
+    assert said_of(passes, logits[:, 0], classes).shape == (3,)
