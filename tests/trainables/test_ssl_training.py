@@ -86,9 +86,7 @@ def test_the_weights_are_a_backbone_and_the_reference_is_the_untrained_one(bench
     assert bench.run(MOCO)
     judged = {}
     for backbone in (TrainedBackbone(of=MOCO), UntrainedBackbone(network=MOCO.network)):
-        result = KnnEvaluation(
-            backbone=backbone, data=MOCO.data, image_size_px=MOCO.image_size_px
-        )
+        result = KnnEvaluation(backbone=backbone, data=MOCO.data, image_size_px=MOCO.image_size_px)
         assert bench.run(result), bench.events[-1]
         ((_, metrics),) = bench.history(result)
         judged[backbone.pretraining] = metrics["val/knn_accuracy"]
