@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+import signal
+import subprocess
+import sys
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -239,6 +243,34 @@ def test_a_killed_pack_makes_no_finished_epoch_again(bench, forwards):
     assert forwards == []
 
 
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tests.trainables.scenes import squares
+from tests.trainables.test_probe_pack import DEEP, PACK, ProbeBench
+from trainables.trial import run_bundle
+
+def emit(event):
+    if event["result_id"] == DEEP.result_id and event.get("step") == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+splits = {"train": squares(20, 0), "val": squares(10, 1), "test": squares(6, 2)}
+run_bundle(PACK, Path(sys.argv[1]), ProbeBench(Path(sys.argv[1]), splits).feeds, emit)
+"""
+
+
+@pytest.mark.slow
+def test_a_process_killed_with_its_pack_leaves_nothing_half_written(packed, bench):
+    command = [sys.executable, "-c", KILLED, str(bench.storage)]
+    ended = subprocess.run(command, cwd=Path(__file__).parents[2], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert not (bench.folder(LINEAR) / "result.json").exists()
+    bench.run_bundle(*PACK)
+    for probe in PACK:
+        assert same(packed.weights(probe), bench.weights(probe))
+        assert bench.history(probe) == packed.history(probe)
+
+
 def test_a_probe_of_the_wrong_data_fails_alone(bench):
     ce = replace(LINEAR, objective="ce")
     bench.run_bundle(ce, LINEAR)
@@ -256,6 +288,17 @@ def test_a_head_that_raises_fails_its_own_probe(packed, bench, monkeypatch):
     bench.run_bundle(LINEAR, BCOS)
     assert bench.reason(BCOS) == "RuntimeError: no such kernel"
     assert same(packed.weights(LINEAR), bench.weights(LINEAR))
+
+
+def test_what_the_backbone_raises_concerns_all(bench, monkeypatch):
+    def broken(self, pictures):
+        raise ValueError("image 0-003: its place in the shards holds another")
+
+    monkeypatch.setattr(FrozenBackbone, "__call__", broken)
+    bench.run_bundle(LINEAR, DEEP)
+    (event,) = bench.told(LINEAR, "failed")
+    assert "image 0-003" in event["reason"]
+    assert "train_pack" in bench.told(DEEP, "failed")[0]["traceback"]
 
 
 def test_a_probe_that_is_added_is_trained_alone(packed, bench):
