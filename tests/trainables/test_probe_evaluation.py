@@ -149,9 +149,12 @@ class TestForwards:
         assert sum(forwards) == 8
 
     def test_of_maps_by_which_pixels_are_deleted(self, bench, forwards):
-        bench.run_bundle(*(evaluation(one, protocols=(DELETION,)) for one in ALL))
+        methods = (InputXGradient(), GradCam())
+        bench.run_bundle(
+            *(evaluation(one, m, protocols=(DELETION,)) for one in ALL for m in methods)
+        )
         # and by each probe: every image as it is, and each of its maps after one step
-        assert sum(forwards) == 8 + len(ALL) * (8 + (8 + TWO))
+        assert sum(forwards) == 8 + len(ALL) * (8 + len(methods) * (8 + TWO))
 
 
 class TestImages:

@@ -112,9 +112,9 @@ class TestScores:
         probes = [probe_training(backbone=backbone, seed=seed) for seed in range(3)]
         bench = ProbeBench(tmp_path, {"val": colored(16, 1)})
         bench.plant(*probes)
-        results = [
-            evaluation(of, Rollout(), images="common", compared=tuple(probes)) for of in probes
-        ]
+        shared = {"images": "common", "compared": tuple(probes)}
+        results = [evaluation(of, Rollout(), **shared) for of in probes]
+        results.append(evaluation(probes[0], Rollout(), gauge=Shifted(alpha=3.0), **shared))
         bench.run_bundle(*results)
         first = bench.rows(results[0])
         for result in results:
@@ -148,6 +148,18 @@ class TestSharing:
         assert all(bench.told(result, "finished") for result in results), bench.events
         # the second time for what the gauges are asked and the two methods are not
         assert sum(forwards) == 2 * GRIDS
+
+    def test_probes_of_several_backbones_choose_common_images(self, bench):
+        other = probe_training(backbone=other_backbone())
+        bench.plant(other)
+        results = [evaluation(of, images="common", compared=(CE, other)) for of in (CE, other)]
+        assert results[0].bundle != results[1].bundle
+        for result in results:
+            result.check()
+            assert bench.run(result), bench.events
+        first, second = (bench.rows(result) for result in results)
+        assert first["image_id"].equals(second["image_id"])
+        assert not first["score"].equals(second["score"])
 
     def test_more_probes_than_there_is_room_for(
         self, bench, planted, tmp_path, monkeypatch, forwards
