@@ -262,7 +262,8 @@ class Probes:
     def whole(self) -> Probes:
         """A little of everything: two backbones and pre-trainings, depths, gauges, shifts."""
         for backbone, method in (("small_resnet", "lrp"), ("small_bcos_resnet", "bcos")):
-            for probe in ("conventional", "conventional_l2", "bcos", "bcos_l2"):
+            deeper = ("conventional_l2", "bcos", "bcos_l2") if method == "lrp" else ()
+            for probe in ("conventional", *deeper):
                 self.controls(backbone=backbone, probe=probe)
                 linear = probe == "conventional"
                 losses = ("ce", "bce", "bce_uniform") if linear else ("ce", "bce")
