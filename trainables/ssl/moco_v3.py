@@ -79,7 +79,8 @@ class MocoV3(SslMethod):
     def predictor(self, *, bcos: bool) -> nn.Module:
         if not self.predicts:
             return nn.Identity()
-        return mlp((self.channels, self.hidden, self.channels), bcos=bcos, norm=True)
+        sizes = (self.channels, self.hidden, self.channels)
+        return mlp(sizes, bcos=bcos, norm=True, last_norm=True)
 
     def criterion(self) -> Criterion:
         return Contrast(self.temperature)
