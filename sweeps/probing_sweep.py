@@ -55,8 +55,8 @@ class ProbingSweep(PretrainingSweep):
 
     pretrainings: tuple[str, ...] | None = None
     """Of the backbones that are trained here: supervised, supervised_ce, supervised_bce, moco_v2,
-    byol, dino, or none for the untrained network, the control. None: supervised, moco_v2 and the
-    control on the sample; on published data all that are trained, or none beside --backbones."""
+    moco_v3, byol, dino, or none for the untrained network, the control. None: supervised, moco_v3
+    and the control on the sample; on published data the paper's, or nothing beside --backbones."""
     backbones: tuple[str, ...] = ()
     """Published checkpoint files, each as NETWORK=PRETRAINING:FILE, as in
     resnet50=moco_v2:moco_v2_800ep.pth.tar; with them --networks is for the others."""
