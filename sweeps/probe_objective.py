@@ -25,7 +25,7 @@ from data_pipelines.dataset import Dataset
 from sweeps.launch import launch
 from sweeps.pretraining_sweep import OBJECTIVES, UNTRAINED
 from sweeps.probing_recipes import CONVENTIONAL, kind_of
-from sweeps.probing_sweep import BCE, CE, ProbingSweep, suits
+from sweeps.probing_sweep import BCE, BCE_UNIFORM, CE, ProbingSweep, suits
 from trainables.backbone import Backbone
 from trainables.gauge import Centered, Exchanged, Shifted
 from trainables.grid_evaluation import GridEvaluation
@@ -38,18 +38,19 @@ class ProbeObjective(ProbingSweep):
     """Does the loss of a probe decide how well its network explains?"""
 
     question: ClassVar[str] = "probe_objective"
+    compared: ClassVar[tuple[str, ...]] = (CE, BCE, BCE_UNIFORM)
 
     gauges: bool = True
     """Whether the linear probes are also judged without their classes' mean, and the one by ce with
     that of the one by bce, by the first method of each network."""
-    alphas: tuple[float, ...] = (-5.0, 1.0, 5.0, 20.0)
+    alphas: tuple[float, ...] = (-1.0, 1.0, 5.0, 20.0)
     """Lengths of what is added to all classes of the linear ce probe of one backbone, to show what
     that alone does to mosaics."""
     references: bool = True
     """Whether networks trained as a whole by ce and by bce stand beside the probes."""
 
     def small(self) -> Self:
-        return replace(self, **self.smaller(), losses=self.losses[:2], gauges=False, alphas=())
+        return replace(self, **self.smaller(), gauges=False, alphas=())
 
     def check_flags(self, data: Dataset) -> None:
         super().check_flags(data)

@@ -76,7 +76,7 @@ SAMPLE_JUDGING = Judging(
 RECIPES: Mapping[str, Recipe] = {
     "digit_scenes": Recipe(
         probes="sample",
-        pretrainings=("supervised", "moco_v2", "none"),
+        pretrainings=("supervised", "moco_v3", "none"),
         judging=SAMPLE_JUDGING,
     ),
     "imagenet": Recipe(probes="paper", pretrainings=FROM_SCRATCH),

@@ -67,7 +67,7 @@ class TestPretraining:
             for one in results
             if isinstance(one, KnnEvaluation)
         )
-        names = ("none", "supervised_ce", "moco_v2", "byol", "dino")
+        names = ("none", "supervised_ce", "moco_v3")
         networks = ("small_resnet", "small_bcos_resnet")
         assert pairs == {(network, name): 1 for network in networks for name in names}
         for one in results:
@@ -84,7 +84,8 @@ class TestPretraining:
         assert training.objective == "bce"
 
     def test_fewer_epochs_end_the_warm_up_before(self):
-        results = asked(Pretraining(methods=("moco_v2", "byol", "dino"), pretraining_epochs=1))
+        flags = {"dataset": "imagenet", "data_root": "nowhere", "methods": ("byol", "dino")}
+        results = asked(Pretraining(**flags, pretraining_epochs=1))
         trainings = [one for one in results if isinstance(one, SslTraining)]
         assert {(one.epochs, one.warmup_epochs) for one in trainings} == {(1, 0)}
 
@@ -109,7 +110,7 @@ class TestObjective:
         )
         assert found == {
             (pretraining, kind, loss): 1
-            for pretraining in ("supervised_ce", "moco_v2", "none")
+            for pretraining in ("supervised_ce", "moco_v3", "none")
             for kind in ("conventional", "bcos")
             for loss in ("ce", "bce", "bce_uniform")
         }
@@ -117,14 +118,14 @@ class TestObjective:
     def test_maps_of_the_control_are_not_judged(self, objective):
         assert any(isinstance(p.backbone, UntrainedBackbone) for p in probes(objective))
         backbones = {one.of.backbone.pretraining for one in judgements(objective)}
-        assert backbones == {"supervised_ce", "moco_v2"}
+        assert backbones == {"supervised_ce", "moco_v3"}
 
     def test_linear_probes_are_judged_in_other_gauges_too(self, objective):
         gauged = [one for one in judgements(objective) if one.gauge != AsTrained()]
         kinds = Counter(
             (one.of.backbone.pretraining, type(one.gauge), one.of.loss_name) for one in gauged
         )
-        for backbone in ("supervised_ce", "moco_v2"):
+        for backbone in ("supervised_ce", "moco_v3"):
             for loss in ("ce", "bce", "bce_uniform"):
                 assert kinds[backbone, Centered, loss] == 1
             assert kinds[backbone, Exchanged, "ce"] == 1
@@ -136,7 +137,7 @@ class TestObjective:
 
     def test_all_probes_of_a_backbone_are_judged_on_equal_mosaics(self, objective):
         grids = [one for one in objective if isinstance(one, ProbeGridEvaluation)]
-        for pretraining in ("supervised_ce", "moco_v2"):
+        for pretraining in ("supervised_ce", "moco_v3"):
             of = [one for one in grids if one.of.backbone.pretraining == pretraining]
             assert len({one.bundle for one in of}) == 1
             assert {(p.probe.key, p.loss_name) for p in of[0].compared} == {

@@ -268,7 +268,6 @@ class TestRefusals:
             ({"confidence": 1.0}, "confidence = 1.0"),
             ({"images": "common"}, "0 probes compared"),
             ({"compared": (CE,)}, "images = 'own', 1 probes compared"),
-            ({"images": "common", "compared": (BCE,)}, "this one among them"),
             (
                 {"images": "common", "compared": (CE, replace(CE, image_size_px=32))},
                 "no common images",

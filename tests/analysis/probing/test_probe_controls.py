@@ -5,14 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from analysis.findings.probe_controls import (
-    GainIsGauge,
-    RolloutIsBlind,
-    ShiftMovesMaps,
-    dead_maps,
-    gauges,
-    shifts,
-)
+from analysis.findings.probe_controls import RolloutIsBlind, dead_maps
+from analysis.findings.probe_gauge import GainIsGauge, ShiftMovesMaps, gauges, shifts
 
 P10A, P10B, P10C = RolloutIsBlind(), GainIsGauge(), ShiftMovesMaps()
 VIT = {"backbone": "small_vit", "pretraining": "dino"}
@@ -89,6 +83,12 @@ def test_a_gain_that_goes_with_the_class_mean_is_the_gauge(probes) -> None:
 def test_a_gain_that_stays_is_the_loss(probes) -> None:
     verdict = gauge_pair(probes, ce=(0.4, 0.2), bce=(0.6, 0.6)).judged(P10B)
     assert verdict.verdict == "fails"
+
+
+def test_no_gain_cannot_go(probes) -> None:
+    found = gauge_pair(probes, ce=(0.6, 0.4), bce=(0.4, 0.1)).only(P10B)
+    assert found.verdict == "undecided"
+    assert found.why == "BCE has no gain as trained that could go"
 
 
 def test_the_gauge_is_read_of_controlled_probes_only(probes) -> None:
