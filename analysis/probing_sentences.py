@@ -58,7 +58,8 @@ def finding_sentences(findings: pd.DataFrame, shown: Sequence[str] = ("P1", "P10
     lines = []
     for row in findings[asked & findings["id"].isin(shown)].to_dict("records"):
         total = row["holding"] + row["failing"] + row["undecided"]
-        effect = f"{points(row['effect_low'])} to {points(row['effect_high'])} points"
+        low, high = points(row["effect_low"]), points(row["effect_high"])
+        effect = f"{low if low == high else f'{low} to {high}'} points"
         beside = f" {row['note'][:1].upper()}{row['note'][1:]}." if row["note"] else ""
         lines.append(
             f"{row['id']}, {row['claim']}: {row['verdict']}, {row['holding']} of {total} "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -56,9 +56,7 @@ class GainIsGauge(ProbeFinding):
                 )
                 raw, centered = gains.get("raw"), gains.get("centered")
                 both = raw.minus(centered) if raw and centered else None
-                if not common["why"] and raw and not raw.interval[0] > 0:
-                    common["why"] = f"{LOSSES[probe.loss]} has no gain as trained that could go"
-                yield Contrast.of(
+                judged = Contrast.of(
                     both,
                     "above",
                     what=f"gain of {LOSSES[probe.loss]}, as trained over centered",
@@ -66,6 +64,10 @@ class GainIsGauge(ProbeFinding):
                     decides=decides,
                     **common,  # type: ignore[arg-type]
                 )
+                if judged.read and raw and not raw.interval[0] > 0:
+                    why = f"{LOSSES[probe.loss]} has no gain as trained that could go"
+                    judged = replace(judged, verdict=UNDECIDED, why=why)
+                yield judged
                 shown = (
                     ("centered", f"{LOSSES[probe.loss]} over CE, both centered"),
                     ("carried", f"CE carrying {LOSSES[probe.loss]}'s class mean, over CE"),
@@ -85,11 +87,12 @@ class GainIsGauge(ProbeFinding):
     def note(self, contrasts: Sequence[Contrast], evidence: ProbeEvidence) -> str:
         """How much of the gain is gone without the class mean, over all settings that are read."""
         read = [c for c in contrasts if c.decides and c.read and c.value == c.value]
-        gain, left = sum(c.value for c in read), sum(c.against for c in read)
-        if not read or gain <= 0:
-            return standing(contrasts)
-        share = f"{percent(1 - left / gain, 0)} % of the gain goes with the class mean"
-        return "; ".join(filter(None, (share, standing(contrasts))))
+        if not read:
+            return ""
+        gain, left = np.mean([(c.value, c.against) for c in read], axis=0).tolist()
+        means = f"GridPG {100 * gain:+.1f} as trained, {100 * left:+.1f} with both centred"
+        gone = f", so that {percent(1 - left / gain, 0)} % is the gauge" if gain > 0 else ""
+        return "; ".join(filter(None, (means + gone, standing(contrasts))))
 
 
 def gauge_gains(
