@@ -217,6 +217,7 @@ class TestSharing:
         bench.run_bundle(*results)
         for result in results[::2]:
             assert bench.reason(result) == "RuntimeError: no map today"
+            assert "plugins.py" in bench.told(result, "failed")[0]["traceback"]
         assert all(bench.told(result, "finished") for result in results[1::2])
         assert not list((bench.storage / "parts").iterdir())
 
