@@ -7,9 +7,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
+from torch import nn
 
 from tests.trainables.plugins import Raising
-from tests.trainables.probing import ProbeBench, colored, probe_training
+from tests.trainables.probing import ProbeBench, colored, leave, probe_training
 from trainables.attribution.bcos import Bcos
 from trainables.attribution.cam import GradCam
 from trainables.attribution.gradient import InputXGradient
@@ -199,6 +201,19 @@ def test_a_method_that_raises_fails_its_result_alone(bench):
     assert bench.reason(results[0]) == "RuntimeError: no map today"
     assert bench.told(results[1], "finished")
     assert not list((bench.storage / "parts").iterdir())
+
+
+def test_a_probe_whose_maps_are_no_numbers_fails_alone(bench):
+    """Its maps are made beside those of the others."""
+    head = CE.architecture.head_of(CE.model_at(bench.trial(CE), 4).module)
+    nn.init.constant_(head.last.weight, torch.nan)
+    leave(bench.folder(CE), head)
+    results = [evaluation(of, protocols=(Gini(),)) for of in ALL]
+    bench.run_bundle(*results)
+    assert "not finite for image" in bench.reason(results[0])
+    for result in results[1:]:
+        assert bench.told(result, "finished"), bench.events
+        assert len(bench.rows(result)) == 8 + TWO
 
 
 @pytest.mark.parametrize(
