@@ -84,6 +84,7 @@ def test_methods_that_ask_for_probabilities_get_those_of_their_probe(bench):
         pd.testing.assert_frame_equal(bench.rows(result), bench.rows(alone), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_probes_on_a_bcos_network(bench):
     backbone = UntrainedBackbone(network=SmallBcosResNet(width=4))
     kinds = (BcosProbe(layers=2, hidden=8), ConventionalProbe(layers=2, hidden=8))
@@ -162,6 +163,7 @@ class TestForwards:
 class TestImages:
     """Which are judged."""
 
+    @pytest.mark.slow
     def test_those_that_the_probe_or_all_compared_classify_correctly(self, bench):
         blind = probe_training(seed=9)
         bench.plant(blind, blind=True)
