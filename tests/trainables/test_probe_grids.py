@@ -149,6 +149,7 @@ class TestSharing:
         # the second time for what the gauges are asked and the two methods are not
         assert sum(forwards) == 2 * GRIDS
 
+    @pytest.mark.slow
     def test_probes_of_several_backbones_choose_common_images(self, bench):
         other = probe_training(backbone=other_backbone())
         bench.plant(other)
@@ -161,6 +162,7 @@ class TestSharing:
         assert first["image_id"].equals(second["image_id"])
         assert not first["score"].equals(second["score"])
 
+    @pytest.mark.slow
     def test_more_probes_than_there_is_room_for(
         self, bench, planted, tmp_path, monkeypatch, forwards
     ):
@@ -200,6 +202,7 @@ class TestSharing:
             pd.testing.assert_frame_equal(bench.rows(result), rows, check_exact=True)
         assert not list((bench.storage / "parts").iterdir())
 
+    @pytest.mark.slow
     def test_a_probe_whose_weights_are_broken_fails_alone(self, bench):
         results = [common(of) for of in ALL]
         bench.run_bundle(*results)  # the logits are there
@@ -217,6 +220,7 @@ class TestSharing:
         bench.run_bundle(*results)
         for result in results[::2]:
             assert bench.reason(result) == "RuntimeError: no map today"
+            assert "plugins.py" in bench.told(result, "failed")[0]["traceback"]
         assert all(bench.told(result, "finished") for result in results[1::2])
         assert not list((bench.storage / "parts").iterdir())
 
