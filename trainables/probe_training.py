@@ -105,6 +105,11 @@ class ProbeTraining(Training):
                     f"ProbeTraining.{name} = {getattr(self, name)}: must lie in [{low}, {high}]"
                 )
 
+        if self.off_target != "zero" and self.objective != "bce":
+            raise ValueError(
+                f"ProbeTraining.off_target = {self.off_target!r} with objective "
+                f"{self.objective!r}: only bce wants something of an absent class"
+            )
         if self.patience and self.workers > 1:
             raise ValueError(
                 f"ProbeTraining.patience = {self.patience} with {self.workers} workers: only the "
