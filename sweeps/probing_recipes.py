@@ -50,6 +50,8 @@ class Recipe:
     pretrainings: tuple[str, ...]
     """Of the backbones that are trained here; ``none`` is the control."""
     judging: Judging = Judging()
+    transformer: str = ""
+    """Network of the negative control, whose weights are random; empty for none."""
 
 
 # Ours: what two cores learn in seconds.
@@ -78,6 +80,7 @@ RECIPES: Mapping[str, Recipe] = {
         probes="sample",
         pretrainings=("supervised", "moco_v3", "none"),
         judging=SAMPLE_JUDGING,
+        transformer="small_vit",
     ),
     "imagenet": Recipe(probes="paper", pretrainings=FROM_SCRATCH),
     **dict.fromkeys(
