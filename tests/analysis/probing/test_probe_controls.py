@@ -76,7 +76,7 @@ def test_a_gain_that_goes_with_the_class_mean_is_the_gauge(probes) -> None:
     assert (verdict.verdict, found.verdict) == ("holds", "holds")
     assert found.value == pytest.approx(0.2, abs=0.01)
     assert found.against == pytest.approx(0.0, abs=0.01)
-    assert re.match(r"GridPG \+\d+\.\d as trained, [+-]0\.\d with both centred", verdict.note)
+    assert re.search(r"\b\d+\.\d as trained, -?0\.\d in its direction", verdict.note)
     assert "% is the gauge" in verdict.note
     shown = {c.what: c for c in verdict.contrasts}
     assert shown["CE carrying BCE's class mean, over CE"].effect == pytest.approx(0.2, abs=0.01)
@@ -88,10 +88,20 @@ def test_a_gain_that_stays_is_the_loss(probes) -> None:
     assert verdict.verdict == "fails"
 
 
-def test_no_gain_cannot_go(probes) -> None:
-    found = gauge_pair(probes, ce=(0.6, 0.4), bce=(0.4, 0.1)).only(P10B)
-    assert found.verdict == "undecided"
-    assert found.why == "BCE has no gain as trained that could go"
+def test_an_effect_may_be_a_loss(probes) -> None:
+    found = gauge_pair(probes, ce=(0.6, 0.4), bce=(0.4, 0.4)).only(P10B)
+    assert found.verdict == "holds"
+    assert found.value == pytest.approx(0.2, abs=0.01)
+    (row,) = gauges(probes.evidence()).to_dict("records")
+    assert row["share"] == pytest.approx(1.0, abs=0.05)
+
+
+def test_no_effect_cannot_go(probes) -> None:
+    verdict = gauge_pair(probes, ce=(0.5, 0.4), bce=(0.5, 0.1)).judged(P10B)
+    (found,) = verdict.deciding
+    assert (found.verdict, found.read) == ("undecided", True)
+    assert found.why == "there is no effect as trained that could go"
+    assert verdict.note == ""
 
 
 def test_the_gauge_is_read_of_controlled_probes_only(probes) -> None:
@@ -112,7 +122,7 @@ def test_gauges_stand_side_by_side(probes) -> None:
 
 
 def test_no_gain_has_no_share(probes) -> None:
-    gauge_pair(probes, ce=(0.6, 0.4), bce=(0.4, 0.4))
+    gauge_pair(probes, ce=(0.5, 0.4), bce=(0.5, 0.4))
     (row,) = gauges(probes.evidence()).to_dict("records")
     assert np.isnan(row["share"])
     assert np.isnan(row["ce_exchanged"])
