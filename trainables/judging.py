@@ -15,7 +15,7 @@ import pyarrow as pa
 from trainables.batch import Batch
 from trainables.judged_probes import JudgedProbes
 from trainables.metrics.box_size import means_by_box_size
-from trainables.pack_scorer import SCALE, PackScorer
+from trainables.pack_scorer import CROSS_ENTROPY, SCALE, PackScorer
 from trainables.parts import about, parts_of, write_part
 from trainables.protocol_evaluation import PART_IMAGES, conclude
 from trainables.trial import Trial
@@ -100,17 +100,18 @@ def judge(trials: Mapping[ProbeJudgement, Trial], probes: JudgedProbes, pictures
 def about_maps(result: ProbeJudgement, pictures: Pictures, rows: pa.Table) -> dict[str, float]:
     """Share of the maps without a positive value, the scale of the others, and EPG by box size.
 
-    The scale is the median over the maps of their mean positive part. Also what the pictures say
-    of themselves.
+    The scale is the median over the maps of their mean positive part. Also the mean cross-entropy
+    of the classes that are explained, and what the pictures say of themselves.
     """
 
     def of(key: str) -> pa.Table:
         return rows.filter(np.isin(rows["protocol_key"], [key]))
 
-    scale = of(SCALE)["score"].to_numpy()
+    scale, entropies = (of(key)["score"].to_numpy() for key in (SCALE, CROSS_ENTROPY))
     metrics = {
         **pictures.metrics,
         "dead_map_fraction": float((scale == 0).mean()) if len(scale) else float("nan"),
+        CROSS_ENTROPY: float(entropies.mean()) if len(entropies) else float("nan"),
         "map_scale": float(np.median(scale[scale > 0])) if (scale > 0).any() else float("nan"),
     }
     for protocol in result.protocols:

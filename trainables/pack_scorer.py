@@ -29,8 +29,9 @@ ACCELERATOR_BYTES = 2**33
 VALUES_A_PIXEL = 24
 """Numbers that an explanation takes a pixel while it is made and judged: a gradient at the input,
 of six channels at most, three times while it is put in order, the map, and what is made of it."""
-SCALE = "map_scale"
-"""Rows beside those of the protocols: the mean of a map's positive part, 0 for a dead one."""
+SCALE, CROSS_ENTROPY = "map_scale", "ce_loss"
+"""Rows beside those of the protocols: the mean of a map's positive part, 0 for a dead one; the
+cross-entropy of the class that is explained, which no gauge changes."""
 Protocols = dict[str, Metric]
 """By key."""
 
@@ -133,10 +134,11 @@ class PackScorer:
             for method in ready:
                 try:
                     maps = full_size_maps(method, passes).unflatten(0, (len(judged), -1))
+                    logits = passes.logits.unflatten(1, (len(judged), -1)).unbind(1)
                     tables = [
                         table
-                        for one, own in zip(judged, maps, strict=True)
-                        for table in self._judge(batch, one, method, own, passes, alone)
+                        for one, own, said in zip(judged, maps, logits, strict=True)
+                        for table in self._judge(batch, one, method, own, said, passes, alone)
                     ]
                 except Exception as error:  # as above
                     if len(judged) == 1:
@@ -155,10 +157,11 @@ class PackScorer:
         one: Judged,
         method: Attribution,
         maps: Tensor,
+        logits: Tensor,
         passes: Passes,
         alone: dict[Judged, Passes],
     ) -> Iterator[pa.Table]:
-        """Tables of what is wanted of a method's maps of one probe, (N, H, W).
+        """Tables of what is wanted of a method's maps (N, H, W) of one probe, whose logits (B, K).
 
         Only a protocol that asks the network runs it, and what does not depend on the maps is asked
         once for all methods: ``alone`` remembers the passes of each probe.
@@ -166,7 +169,10 @@ class PackScorer:
         wanted = self._wanted[method][one]
         protocols = {key: p for of_one in wanted.values() for key, p in of_one.items()}
         found: dict[str, tuple[Tensor, Tensor | None]]
-        found = {SCALE: (maps.relu().mean((1, 2)), None)}
+        found = {
+            SCALE: (maps.relu().mean((1, 2)), None),
+            CROSS_ENTROPY: (cross_entropies(logits, batch), None),
+        }
         with self.probes.asked([one]) as model:
             if one not in alone:
                 several = passes.model.answers > 1
@@ -174,7 +180,7 @@ class PackScorer:
             for key, protocol in protocols.items():
                 found[key] = protocol.traced(alone[one], maps, partial(full_size_maps, method))
         for result_id, of_one in wanted.items():
-            for key in (*of_one, SCALE):
+            for key in (*of_one, SCALE, CROSS_ENTROPY):
                 yield rows_of(batch, result_id, key, *found[key])
 
     def _fail(
@@ -182,6 +188,11 @@ class PackScorer:
     ) -> None:
         for one in judged:
             self.failed[one, method] = (f"{type(error).__name__}: {error}", trace)
+
+
+def cross_entropies(logits: Tensor, batch: Batch) -> Tensor:
+    """Minus the logarithm of the softmax of each explained class, (N,), of logits (B, K)."""
+    return -logits.log_softmax(1)[batch.image_index, batch.targets]
 
 
 def for_each(batch: Batch, probes: int, classes: int) -> Batch:

@@ -138,7 +138,7 @@ def test_each_probe_leaves_its_head_alone(packed):
     steps = [step for step, _ in packed.history(LINEAR)]
     assert steps == [1, 2, 3]
     metrics = packed.history(LINEAR)[-1][1]
-    expected = {"f1", "map", "accuracy", "loss"}
+    expected = {"f1", "map", "accuracy", "loss", "images"}
     for split in ("val", "test"):
         assert {key.split("/")[1] for key in metrics if key.startswith(split)} == expected
     assert not any(key.startswith("test") for key in packed.history(LINEAR)[0][1])
