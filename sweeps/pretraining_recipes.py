@@ -206,15 +206,22 @@ SAMPLE_FIELDS: Mapping[str, Any] = {
 
 def sample_methods(seen: View, epochs: int, learning_rate: float) -> dict[str, Unlabelled]:
     """Every method at the sample's size; moco_v3 is the one that was tuned."""
-    heads = {"hidden": 256, "channels": 64}
-    views = {"view": seen, "other_view": seen}
     local = replace(seen, size_px=24, crop_scale=(0.2, 0.4))
     methods = (
         MocoV2(view=seen, queue=256, momentum=0.97, channels=64),
-        MocoV3(**views, **heads, temperature=0.2, momentum=0.9, predicts=False),
-        Byol(**views, **heads, momentum=0.95),
+        MocoV3(
+            view=seen,
+            other_view=seen,
+            hidden=256,
+            channels=64,
+            temperature=0.2,
+            momentum=0.9,
+            predicts=False,
+        ),
+        Byol(view=seen, other_view=seen, hidden=256, channels=64, momentum=0.95),
         Dino(
-            **views,
+            view=seen,
+            other_view=seen,
             local_view=local,
             local_views=2,
             hidden=128,
@@ -235,7 +242,7 @@ SAMPLE = Recipe(
     supervised=Supervised(epochs=9, batch_size=8, learning_rate=1.5e-3),
     bcos_supervised=Supervised(epochs=9, batch_size=8, learning_rate=3e-3),
     unlabelled=sample_methods(SEEN, 15, 3e-3),
-    bcos_unlabelled=sample_methods(SMALL_SEEN, 12, 6e-3),
+    bcos_unlabelled=sample_methods(SMALL_SEEN, 10, 6e-3),
 )
 RECIPES: Mapping[str, Recipe] = {
     "digit_scenes": SAMPLE,

@@ -106,7 +106,7 @@ class SslTraining(Training):
 
     @property
     def label(self) -> str:
-        return f"{self.method.key} {self.network.key} seed {self.seed}"
+        return f"{self.method.name} {self.network.key} seed {self.seed}"
 
     @property
     def tags(self) -> dict[str, str]:
