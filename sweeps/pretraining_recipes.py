@@ -206,8 +206,8 @@ SAMPLE_FIELDS: Mapping[str, Any] = {
 
 def sample_methods(seen: View, epochs: int, learning_rate: float) -> dict[str, Unlabelled]:
     """Every method at the sample's size; moco_v3 is the one that was tuned."""
-    heads = {"hidden": 256, "channels": 64}
-    views = {"view": seen, "other_view": seen}
+    heads: dict[str, Any] = {"hidden": 256, "channels": 64}
+    views: dict[str, Any] = {"view": seen, "other_view": seen}
     local = replace(seen, size_px=24, crop_scale=(0.2, 0.4))
     methods = (
         MocoV2(view=seen, queue=256, momentum=0.97, channels=64),
