@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -157,13 +157,15 @@ class SslTraining(Training):
         learning = [p for p in module.parameters() if p.requires_grad]
         vectors = [p for p in learning if p.ndim < 2 and self.decays == "weights"]
         spared = {id(p) for p in vectors}
-        groups = [{"params": [p for p in learning if id(p) not in spared]}]
+        groups: list[dict[str, Any]] = [{"params": [p for p in learning if id(p) not in spared]}]
         if vectors:
             groups.append({"params": vectors, "weight_decay": 0.0})
-        options = {"lr": self.learning_rate, "weight_decay": self.weight_decay}
-        kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-        if self.optimizer_name in kinds:
-            optimizer = kinds[self.optimizer_name](groups, **options)
+        options: dict[str, Any] = {"lr": self.learning_rate, "weight_decay": self.weight_decay}
+        optimizer: torch.optim.Optimizer
+        if self.optimizer_name == "adam":
+            optimizer = torch.optim.Adam(groups, **options)
+        elif self.optimizer_name == "adamw":
+            optimizer = torch.optim.AdamW(groups, **options)
         elif self.optimizer_name == "sgd":
             optimizer = torch.optim.SGD(groups, momentum=self.momentum, **options)
         else:

@@ -58,7 +58,11 @@ class Killed(BaseException):
     """What a dead process looks like from inside: nothing catches it."""
 
 
-@pytest.mark.parametrize("training", [MOCO, BYOL, DINO], ids=lambda t: t.method.name)
+@pytest.mark.parametrize(
+    "training",
+    [MOCO, *(pytest.param(more, marks=pytest.mark.slow) for more in (BYOL, DINO))],
+    ids=lambda t: t.method.name,
+)
 def test_a_resumed_training_equals_an_undisturbed_one(training, bench, tmp_path):
     assert bench.run(training), bench.events[-1]
     undisturbed = bench.history(training)
