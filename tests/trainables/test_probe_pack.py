@@ -6,7 +6,8 @@ import re
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,38 @@ def test_features_that_do_not_fit_are_made_anew(bench, forwards, monkeypatch):
     assert other.run(asked)
     assert sum(forwards) == 20 + 10 + 6
     assert same(other.weights(asked), bench.weights(asked))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Announced(ImageSet):
+    """Brings batches only as they were announced, as a stream does."""
+
+    waiting: list[list[int]] = field(default_factory=list)
+
+    @contextmanager
+    def expecting(self, batches):
+        self.waiting[:] = [batch.tolist() for batch in batches]
+        yield
+        self.waiting.clear()
+
+    def images(self, indices):
+        assert self.waiting.pop(0) == list(indices)
+        return super().images(indices)
+
+
+@pytest.mark.parametrize("augmentation", ["crop", "none"])
+def test_a_stream_serves_a_pack_as_well(augmentation, bench):
+    asked = [replace(probe, augmentation=augmentation) for probe in (LINEAR, DEEP, SHORT)]
+    bench.run_bundle(*asked)
+    streams = {
+        split: Announced(**{f.name: getattr(images, f.name) for f in fields(images)})
+        for split, images in bench.splits.items()
+    }
+    streamed = ProbeBench(bench.storage.parent / "streamed", streams)
+    streamed.run_bundle(*asked)
+    for probe in asked:
+        assert streamed.history(probe) == bench.history(probe)
+    assert not any(stream.waiting for stream in streams.values())
 
 
 def test_a_probe_that_diverges_fails_alone(packed, bench):
