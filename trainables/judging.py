@@ -87,11 +87,13 @@ def judge(trials: Mapping[ProbeJudgement, Trial], probes: JudgedProbes, pictures
     for result, trial in trials.items():
         more = partial(about_maps, result, pictures)
         try:
-            reason, _ = conclude(result, trial, parts, wanted, part_key=result.result_id, more=more)
+            reason, trace = conclude(
+                result, trial, parts, wanted, part_key=result.result_id, more=more
+            )
         except ValueError as error:  # too many damaged images
-            reason = str(error)
+            reason, trace = str(error), ""
         if reason:
-            trial.fail(reason)
+            trial.fail(reason, trace)
     forget(parts, {result.result_id for result in trials}, trial.storage)
 
 

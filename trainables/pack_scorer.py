@@ -26,9 +26,9 @@ HOST_BYTES = 2**28
 """What the maps of one forward's explanations may take on the host."""
 ACCELERATOR_BYTES = 2**33
 """The same on an accelerator."""
-VALUES_A_PIXEL = 16
-"""Numbers that an explanation takes a pixel while it is made and judged: a gradient at the input
-and its product with the image, of three or six channels each, the map, and what is made of it."""
+VALUES_A_PIXEL = 24
+"""Numbers that an explanation takes a pixel while it is made and judged: a gradient at the input,
+of six channels at most, three times while it is put in order, the map, and what is made of it."""
 SCALE = "map_scale"
 """Rows beside those of the protocols: the mean of a map's positive part, 0 for a dead one."""
 Protocols = dict[str, Metric]

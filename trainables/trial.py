@@ -83,9 +83,10 @@ class Trial:
             {"event": "epoch", "result_id": self.result.result_id, "step": step, "metrics": finite}
         )
 
-    def fail(self, reason: str) -> None:
+    def fail(self, reason: str, trace: str = "") -> None:
         """Tell that this result cannot be had, while others that share its work go on."""
-        self._emit({"event": "failed", "result_id": self.result.result_id, "reason": reason})
+        what = {"result_id": self.result.result_id, "reason": reason, "traceback": trace}
+        self._emit({"event": "failed", **what})
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Leave what dependents read; written last and whole."""

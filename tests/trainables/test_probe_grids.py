@@ -24,7 +24,7 @@ from trainables.gauge import Centered, Exchanged, Shifted
 from trainables.grid_evaluation import GridEvaluation
 from trainables.models.probe import BcosProbe, ConventionalProbe
 from trainables.models.timm_vit import SmallViT
-from trainables.pack_scorer import PackScored, PackScorer
+from trainables.pack_scorer import VALUES_A_PIXEL, PackScored, PackScorer
 from trainables.probe_grids import ProbeGridEvaluation
 
 CE = probe_training()
@@ -149,6 +149,7 @@ class TestSharing:
         # the second time for what the gauges are asked and the two methods are not
         assert sum(forwards) == 2 * GRIDS
 
+    @pytest.mark.slow
     def test_probes_of_several_backbones_choose_common_images(self, bench):
         other = probe_training(backbone=other_backbone())
         bench.plant(other)
@@ -161,6 +162,7 @@ class TestSharing:
         assert first["image_id"].equals(second["image_id"])
         assert not first["score"].equals(second["score"])
 
+    @pytest.mark.slow
     def test_more_probes_than_there_is_room_for(
         self, bench, planted, tmp_path, monkeypatch, forwards
     ):
@@ -168,7 +170,8 @@ class TestSharing:
         bench.run_bundle(*results)
         assert sum(forwards) == GRIDS
         forwards.clear()
-        monkeypatch.setattr("trainables.pack_scorer.HOST_BYTES", 4 * 64 * (2 * SIZE_PX) ** 2)
+        of_one = 4 * 4 * VALUES_A_PIXEL * (2 * SIZE_PX) ** 2  # four cells, four bytes
+        monkeypatch.setattr("trainables.pack_scorer.HOST_BYTES", of_one)
         other = planted.beside(tmp_path / "other", *ALL)
         ProbeBench(other.storage, planted.splits).run_bundle(*results)
         assert sum(forwards) == len(ALL) * GRIDS
@@ -199,6 +202,7 @@ class TestSharing:
             pd.testing.assert_frame_equal(bench.rows(result), rows, check_exact=True)
         assert not list((bench.storage / "parts").iterdir())
 
+    @pytest.mark.slow
     def test_a_probe_whose_weights_are_broken_fails_alone(self, bench):
         results = [common(of) for of in ALL]
         bench.run_bundle(*results)  # the logits are there
@@ -216,6 +220,7 @@ class TestSharing:
         bench.run_bundle(*results)
         for result in results[::2]:
             assert bench.reason(result) == "RuntimeError: no map today"
+            assert "plugins.py" in bench.told(result, "failed")[0]["traceback"]
         assert all(bench.told(result, "finished") for result in results[1::2])
         assert not list((bench.storage / "parts").iterdir())
 
