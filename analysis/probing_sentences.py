@@ -26,8 +26,8 @@ LOSSES = (
 GAUGE = (
     "GridPG in percent with the class mean of the last layer as trained and taken out (centred), "
     "and of CE's probe with the class mean of BCE's. No softmax sees the difference. Gain is BCE "
-    "less CE, in points, as trained and with both centred; gone is the share of a gain above 0 "
-    "that goes with the class mean: how much of what BCE adds is the gauge."
+    "less CE, in points, as trained and with both centred; gone is the share of a gain of either "
+    "sign, where its interval excludes 0, that goes with the class mean: how much is the gauge."
 )
 SHIFT = (
     "The same multiple alpha of the mean feature, scaled to length 1, added to the weights of all "
@@ -58,7 +58,8 @@ def finding_sentences(findings: pd.DataFrame, shown: Sequence[str] = ("P1", "P10
     lines = []
     for row in findings[asked & findings["id"].isin(shown)].to_dict("records"):
         total = row["holding"] + row["failing"] + row["undecided"]
-        effect = f"{points(row['effect_low'])} to {points(row['effect_high'])} points"
+        low, high = points(row["effect_low"]), points(row["effect_high"])
+        effect = f"{low if low == high else f'{low} to {high}'} points"
         beside = f" {row['note'][:1].upper()}{row['note'][1:]}." if row["note"] else ""
         lines.append(
             f"{row['id']}, {row['claim']}: {row['verdict']}, {row['holding']} of {total} "

@@ -126,21 +126,23 @@ def gauge_table(gauges: pd.DataFrame) -> pd.DataFrame:
 
 
 def shift_table(shifts: pd.DataFrame) -> pd.DataFrame:
-    """GridPG and cross-entropy by the size of the common shift."""
-    return pd.DataFrame(
+    """GridPG and cross-entropy, where any run says it, by the size of the common shift."""
+    place = ("dataset", "backbone", "probe", "loss")
+    table = pd.DataFrame(
         {
-            "setting": [_joined(r, "dataset", "backbone") for r in shifts.to_dict("records")],
+            "setting": [_joined(r, *place) for r in shifts.to_dict("records")],
             "pre-training": shifts["pretraining"],
-            "probe": shifts["probe"] + " " + shifts["loss"],
             "method": shifts["method"],
             "alpha": shifts["alpha"].map(number),
             "before": shifts["before"].map(percent),
             "shifted": shifts["grid_pg"].map(percent),
             "change (95 %)": [_with_interval(r, "gain") for r in shifts.to_dict("records")],
-            "CE before": shifts["ce_loss_before"].map(_loss),
-            "CE": shifts["ce_loss"].map(_loss),
         }
     )
+    if shifts["ce_loss"].isna().all():
+        return table
+    pairs = zip(shifts["ce_loss_before"], shifts["ce_loss"], strict=True)
+    return table.assign(**{"CE": [f"{_loss(before)} → {_loss(after)}" for before, after in pairs]})
 
 
 def depth_table(rows: pd.DataFrame) -> pd.DataFrame:

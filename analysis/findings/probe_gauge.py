@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,6 +20,7 @@ from analysis.tables import percent
 
 SAME_LOSS = 1e-3
 """A cross-entropy that moves by less is unchanged, up to single precision of large logits."""
+NO_EFFECT = "there is no effect as trained that could go"
 GAUGE_COLUMNS = ("ce", "ce_centered", "bce", "bce_centered", "ce_exchanged")
 
 
@@ -28,11 +29,11 @@ class GainIsGauge(ProbeFinding):
     """P10, the gauge: the class mean of the last layer, which CE cannot see."""
 
     id: ClassVar[str] = "P10b"
-    claim: ClassVar[str] = "Part of BCE's gain is the gauge (ours)"
+    claim: ClassVar[str] = "Part of BCE's effect is the gauge (ours)"
     says: ClassVar[str] = (
-        "The gain in GridPG from CE to BCE shrinks when the class mean is taken out of the last "
-        "layer of both, which changes no softmax; beside it, CE's own probes when they carry "
-        "BCE's class mean. On the same mosaics."
+        "What BCE adds to GridPG over CE, or takes from it, shrinks when the class mean is taken "
+        "out of the last layer of both, which changes no softmax; beside it, CE's own probes when "
+        "they carry BCE's class mean. On the same mosaics, where there is an effect at all."
     )
     source: ClassVar[str] = "ours; spec of the shift demonstration, consequence (ii)"
 
@@ -55,17 +56,20 @@ class GainIsGauge(ProbeFinding):
                     for r in evidence.evaluation_ids(p, scored._replace(gauge=gauge))
                 )
                 raw, centered = gains.get("raw"), gains.get("centered")
+                if raw and raw.effect < 0:
+                    raw, centered = raw.reversed, centered and centered.reversed
                 both = raw.minus(centered) if raw and centered else None
-                if not common["why"] and raw and not raw.interval[0] > 0:
-                    common["why"] = f"{LOSSES[probe.loss]} has no gain as trained that could go"
-                yield Contrast.of(
+                judged = Contrast.of(
                     both,
                     "above",
-                    what=f"gain of {LOSSES[probe.loss]}, as trained over centered",
+                    what=f"effect of {LOSSES[probe.loss]}, as trained over centered",
                     results=results,
                     decides=decides,
                     **common,  # type: ignore[arg-type]
                 )
+                if judged.read and raw and not raw.interval[0] > 0:
+                    judged = replace(judged, verdict=UNDECIDED, why=NO_EFFECT)
+                yield judged
                 shown = (
                     ("centered", f"{LOSSES[probe.loss]} over CE, both centered"),
                     ("carried", f"CE carrying {LOSSES[probe.loss]}'s class mean, over CE"),
@@ -83,13 +87,20 @@ class GainIsGauge(ProbeFinding):
                         )
 
     def note(self, contrasts: Sequence[Contrast], evidence: ProbeEvidence) -> str:
-        """How much of the gain is gone without the class mean, over all settings that are read."""
-        read = [c for c in contrasts if c.decides and c.read and c.value == c.value]
-        gain, left = sum(c.value for c in read), sum(c.against for c in read)
-        if not read or gain <= 0:
-            return standing(contrasts)
-        share = f"{percent(1 - left / gain, 0)} % of the gain goes with the class mean"
-        return "; ".join(filter(None, (share, standing(contrasts))))
+        """How much of the effect is gone without the class mean, over all that is read."""
+        read = [
+            (c.value, c.against)
+            for c in contrasts
+            if c.decides and c.read and c.value == c.value and c.why != NO_EFFECT
+        ]
+        if not read:
+            return ""
+        effect, left = np.mean(read, axis=0).tolist()
+        return (
+            f"mean effect on GridPG, whatever its sign: {100 * effect:.1f} as trained, "
+            f"{100 * left:.1f} in its direction with both centred, so that "
+            f"{percent(1 - left / effect, 0)} % is the gauge; {standing(contrasts)}"
+        )
 
 
 def gauge_gains(
@@ -126,7 +137,8 @@ def gauges(evidence: ProbeEvidence) -> pd.DataFrame:
     Returns:
         Columns dataset, backbone, pretraining, probe, loss, variant, method, images, protocol,
         GAUGE_COLUMNS (means), ``gain``, ``gain_low``, ``gain_high``, the same of ``centered_gain``,
-        and ``share`` of the gain that goes with the class mean, as far as that gain is above 0.
+        and ``share`` of the gain, of either sign, that goes with the class mean; NaN where the
+        gain's interval includes 0.
     """
     rows = []
     for probe, _ in evidence.against_ce():
@@ -146,8 +158,8 @@ def gauges(evidence: ProbeEvidence) -> pd.DataFrame:
                 low, high = one.interval if one is not None else (NAN, NAN)
                 effect = one.effect if one is not None else NAN
                 numbers |= {name: effect, f"{name}_low": low, f"{name}_high": high}
-            positive = numbers["gain_low"] > 0
-            left = numbers["centered_gain"] / numbers["gain"] if positive else NAN
+            apart = numbers["gain_low"] > 0 or numbers["gain_high"] < 0
+            left = numbers["centered_gain"] / numbers["gain"] if apart else NAN
             rows.append({**row, **numbers, "share": 1 - left})
     ends = [f"{n}{end}" for n in ("gain", "centered_gain") for end in ("", "_low", "_high")]
     place = ["dataset", "backbone", "pretraining", "probe", "loss", "variant", "method", "images"]
