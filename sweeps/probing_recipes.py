@@ -56,7 +56,7 @@ class Recipe:
 
 # Ours: what two cores learn in seconds.
 SAMPLE_PROBES: Mapping[str, Any] = {
-    "epochs": 24,
+    "epochs": 16,
     "batch_size": 64,
     "learning_rate": 1e-2,
     "warmup_epochs": 1,

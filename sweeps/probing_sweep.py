@@ -183,16 +183,18 @@ class ProbingSweep(PretrainingSweep):
         Raises:
             ValueError: names it.
         """
-        networks = [
-            self.probe(backbone, Probe.named(kind), BCE, data, 0).architecture
+        probed = [
+            self.probe(backbone, Probe.named(kind), BCE, data, 0)
             for backbone in self.frozen(data, 0)
             for kind in self.probes
         ]
         for name in dict.fromkeys(self.attributions):
             method = Attribution.named(name, **self.judging.methods.get(name, {}))
-            if not any(suits(method, network) for network in networks):
-                known = ", ".join(dict.fromkeys(network.network.name for network in networks))
-                raise ValueError(f"--attributions {name}: suits no probed network of {known}")
+            if not any(suits(method, one.architecture) for one in probed):
+                networks = dict.fromkeys(one.backbone.architecture.name for one in probed)
+                raise ValueError(
+                    f"--attributions {name}: suits no probed network of {', '.join(networks)}"
+                )
 
     def named_losses(self) -> tuple[str, ...]:
         """The losses that are asked for, each once; of images of several classes those that suit.
@@ -306,7 +308,9 @@ class ProbingSweep(PretrainingSweep):
                     seed=training.seed,
                 )
             for choice in dict.fromkeys(self.grid_images) if self.played else ():
-                fine = method.name in FINE and self.recipe.layout
+                fine: dict[str, Any] = {}
+                if method.name in FINE and self.recipe.layout:
+                    fine = {"smooth_px": FINE_PX, "smooth_kernel": "gaussian"}
                 yield ProbeGridEvaluation(
                     of=training,
                     gauge=gauge,
@@ -317,7 +321,7 @@ class ProbingSweep(PretrainingSweep):
                     grids=judging.grids,
                     split=self.split,
                     seed=training.seed,
-                    **({"smooth_px": FINE_PX, "smooth_kernel": "gaussian"} if fine else {}),
+                    **fine,
                 )
 
     def notes(self) -> list[str]:
