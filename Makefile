@@ -25,7 +25,7 @@ test: $(READY) ## the tests, quick ones first, a file to each core
 	$(PYTHON) -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile
 
 test-slow: $(READY) ## the tests that kill and resume launches, start clusters, run README
-	$(PYTHON) -m pytest -m slow --durations 12
+	$(PYTHON) -m pytest -m slow -n 2 --dist loadfile --durations 20
 
 test-all: test test-slow ## all tests
 
@@ -52,6 +52,7 @@ benchmarks: $(READY) ## counted passes, decodes and engine overhead (minutes)
 	$(PYTHON) tests/benchmarks/shared_protocols.py --actor
 	$(PYTHON) tests/benchmarks/evaluation_memory.py
 	$(PYTHON) tests/benchmarks/feeds.py
+	$(PYTHON) tests/benchmarks/probe_packs.py --small
 
 ui: $(READY) ## MLflow's UI on the runs of this user, on loopback
 	$(PYTHON) -m mlflow ui --host 127.0.0.1 --backend-store-uri "$$($(PYTHON) -c 'from analysis.address import default_tracking_uri; print(default_tracking_uri())')"

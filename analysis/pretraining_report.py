@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis import neighbors, probing_tables, tables
+from analysis import neighbors, tables
 from analysis.document import Block, Heading, Paragraph, Picture, Table
 from analysis.probing_plots import learning_figure
 from analysis.runs import Runs
-from analysis.tables import percent
+from analysis.tables import NONE, number, percent
 
 NEIGHBORS = (
     "Accuracy in percent of nearest neighbours among the features of the training images, on "
@@ -46,7 +46,7 @@ class PretrainingFrames:
         """The table and the curves."""
         if self.known.empty:
             return []
-        table = probing_tables.neighbors_table(self.known)
+        table = neighbors_table(self.known)
         found: list[Block] = [Heading("What backbones know"), Paragraph(NEIGHBORS), Table(table)]
         if len(self.learning):
             caption = " ".join(self.short_lines())
@@ -58,7 +58,7 @@ class PretrainingFrames:
         """The table for a terminal of 100 columns."""
         if self.known.empty:
             return ""
-        table = tables.text(probing_tables.neighbors_table(self.known))
+        table = tables.text(neighbors_table(self.known))
         return f"WHAT BACKBONES KNOW\n{textwrap.fill(NEIGHBORS, tables.WIDTH)}\n\n{table}"
 
     def short_lines(self) -> list[str]:
@@ -79,3 +79,24 @@ class PretrainingFrames:
                 "above the untrained network's interval."
             )
         return lines
+
+
+def neighbors_table(judged: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy of nearest neighbours of each backbone, beside the untrained network's."""
+    ends = zip(judged["low"], judged["high"], strict=True)
+    limits = zip(judged["untrained"], judged["untrained_high"], strict=True)
+    return pd.DataFrame(
+        {
+            "setting": [f"{r['dataset']} · {r['backbone']}" for r in judged.to_dict("records")],
+            "pre-training": judged["pretraining"],
+            "seed": judged["seed"],
+            "epochs": judged["epochs"].map(number),
+            "kNN": judged["knn"].map(percent),
+            "95 %": [NONE if pd.isna(a) else f"{percent(a)} to {percent(b)}" for a, b in ends],
+            "untrained": [
+                percent(v) if pd.isna(top) else f"{percent(v)} (to {percent(top)})"
+                for v, top in limits
+            ],
+            "above it": judged["exceeds"].map({True: "yes", False: "no"}).fillna(NONE),
+        }
+    )

@@ -10,9 +10,13 @@ import pandas as pd
 from analysis.runs import Runs
 
 TRAINING, REFERENCE = "probe_training", "classifier_training"
-EVALUATIONS = {"probe_evaluation": "images", "probe_grid_evaluation": "mosaics"}
-"""Kinds of runs that score a probe's maps, and what they score them on."""
-KINDS = (TRAINING, *EVALUATIONS)
+EVALUATIONS = {
+    "probe_evaluation": "images",
+    "probe_grid_evaluation": "mosaics",
+    "grid_evaluation": "mosaics",
+}
+"""Kinds of runs that score maps of a probe, or of a network trained as a whole, and on what."""
+KINDS = (TRAINING, "probe_evaluation", "probe_grid_evaluation")
 """Kinds of runs that this report is about."""
 CE, BCE, BCE_UNIFORM = "ce", "bce", "bce_uniform"
 LOSSES = {CE: "CE", BCE: "BCE", BCE_UNIFORM: "BCE 1/C"}

@@ -21,6 +21,8 @@ FORMS = ("-", "--", ":", "-.")
 """Of kinds of probes, where lines are of layers."""
 ACROSS = 3
 """Panels side by side."""
+LEAST_WIDTH = 10.0
+"""Points of accuracy that a panel shows at least: half a point is not to look like a journey."""
 METRICS = {"accuracy": "accuracy", "f1": "F1", "grid_pg": "GridPG", "epg": "EPG"}
 
 
@@ -55,6 +57,10 @@ def arrows_figure(arrows: pd.DataFrame, caption: str) -> Figure:
                 ax.plot(x, y, marker, color=color, mfc=face, ms=6, alpha=alpha, zorder=4)
         for chance in rows["chance"].dropna().unique():
             ax.axhline(100 * chance, color=GRAY, ls=":", lw=1, zorder=1)
+        low, high = ax.get_xlim()
+        if high - low < LEAST_WIDTH:
+            middle = (low + high) / 2
+            ax.set_xlim(middle - LEAST_WIDTH / 2, middle + LEAST_WIDTH / 2)
         ax.set_xlabel("accuracy of the probe (%)")
         ax.set_ylabel("GridPG (%)")
     handles = [

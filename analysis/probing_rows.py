@@ -109,6 +109,19 @@ class Gain:
             return NAN
         return float(2 * stats.norm.sf(abs(self.effect) / spread))
 
+    @property
+    def reversed(self) -> Gain:
+        """The gain of the other side over this one."""
+        return Gain(
+            value=self.against,
+            against=self.value,
+            effect=-self.effect,
+            draws=-self.draws,
+            units=self.units,
+            paired=self.paired,
+            each=tuple(-one for one in self.each),
+        )
+
     def minus(self, other: Gain) -> Gain:
         """How much larger this gain is than another's, drawn alike: of the same images."""
         return Gain(

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
-from analysis.findings.finding import HOLDS
-from analysis.findings.probe_evidence import Probe, ProbeEvidence, layered
-from analysis.findings.probe_losses import LINEAR
-from analysis.findings.probing_numbers import accuracy_beside
-from analysis.probing import BCE, BCE_UNIFORM, CE, LOSSES, OWN_HEAD, UNTRAINED, unit_of
+from analysis.probing import (
+    BCE,
+    BCE_UNIFORM,
+    CE,
+    EVALUATIONS,
+    LOSSES,
+    unit_of,
+)
 from analysis.tables import NONE, mean_and_sd, number, percent
 
 REASONS_SHOWN = 2
@@ -26,72 +28,6 @@ def points(value: float) -> str:
 def span(low: float, high: float) -> str:
     """An interval of differences: +1.0 to +12.3."""
     return NONE if pd.isna(low) else f"{points(low)} to {points(high)}"
-
-
-def accuracies(evidence: ProbeEvidence) -> pd.DataFrame:
-    """What every probe reaches, beside the same probe on the untrained network.
-
-    Returns:
-        Columns dataset, backbone, pretraining, probe, variant, metric, of each loss (ce, bce,
-        bce_uniform) ``*_mean``, ``*_sd`` (over seeds) and ``*_exceeds`` (its control's interval;
-        empty where it is a control or there is none), ``control_low``, ``control_high`` (of the
-        losses' controls the lowest and the highest end), images, seeds, published.
-    """
-    groups: dict[Probe, dict[str, Probe]] = {}
-    for probe in evidence.probes(control=True):
-        groups.setdefault(probe._replace(loss=""), {})[probe.loss] = probe
-    rows = []
-    for place, by_loss in groups.items():
-        row: dict[str, object] = {k: v for k, v in place.named.items() if k != "loss"}
-        row["metric"] = evidence.metric(next(iter(by_loss.values())))
-        lows, highs, units, seeds = [], [], [], []
-        for loss in LOSSES:
-            mine = by_loss.get(loss)
-            value, images, each = evidence.share(mine) if mine else (float("nan"), 0, ())
-            row[f"{loss}_mean"] = value
-            row[f"{loss}_sd"] = pd.Series(each, dtype=float).std()
-            row[f"{loss}_exceeds"] = ""
-            if each:
-                units.append(images)
-                seeds.append(len(each))
-            if mine and place.pretraining != UNTRAINED:
-                low, high = evidence.chance(mine)
-                lows.append(low)
-                highs.append(high)
-                known = low == low and value == value
-                row[f"{loss}_exceeds"] = ("yes" if value > high else "no") if known else ""
-        row["control_low"] = pd.Series(lows, dtype=float).min()
-        row["control_high"] = pd.Series(highs, dtype=float).max()
-        row["images"], row["seeds"] = min(units, default=float("nan")), min(seeds, default=0)
-        linear = all(
-            evidence.first(next(iter(by_loss.values())), k) == v for k, v in LINEAR.items()
-        )
-        row["published"] = accuracy_beside(place.kind, place.pretraining) if linear else ""
-        rows.append(row)
-    stems = [f"{loss}_{end}" for loss in LOSSES for end in ("mean", "sd", "exceeds")]
-    place_names = ["dataset", "backbone", "pretraining", "probe", "variant", "metric"]
-    ends = ["control_low", "control_high", "images", "seeds", "published"]
-    return pd.DataFrame(rows, columns=[*place_names, *stems, *ends])
-
-
-def references(evidence: ProbeEvidence) -> pd.DataFrame:
-    """Networks that were trained as a whole, in the columns of ``accuracies`` that they have."""
-    rows = evidence.trained
-    rows = rows[(rows["probe"] == OWN_HEAD) & (rows["status"] == "FINISHED")]
-    metric = rows["several"].map({True: "f1", False: "accuracy"})
-    scores = [row[name] for (_, row), name in zip(rows.iterrows(), metric, strict=True)]
-    rows = rows.assign(metric=metric, score=scores)
-    found = []
-    for key, part in rows.groupby(["dataset", "backbone", "variant", "metric"], sort=False):
-        row: dict[str, object] = dict(
-            zip(["dataset", "backbone", "variant", "metric"], key, strict=True)
-        )
-        row |= {"pretraining": "end to end", "probe": OWN_HEAD, "seeds": part["seed"].nunique()}
-        for loss in (CE, BCE):
-            values = part.loc[part["loss"] == loss, "score"].astype(float)
-            row |= {f"{loss}_mean": values.mean(), f"{loss}_sd": values.std()}
-        found.append(row)
-    return pd.DataFrame(found)
 
 
 def accuracy_table(accuracies: pd.DataFrame) -> pd.DataFrame:
@@ -190,53 +126,23 @@ def gauge_table(gauges: pd.DataFrame) -> pd.DataFrame:
 
 
 def shift_table(shifts: pd.DataFrame) -> pd.DataFrame:
-    """GridPG and cross-entropy by the size of the common shift."""
-    return pd.DataFrame(
+    """GridPG and cross-entropy, where any run says it, by the size of the common shift."""
+    place = ("dataset", "backbone", "probe", "loss")
+    table = pd.DataFrame(
         {
-            "setting": [_joined(r, "dataset", "backbone") for r in shifts.to_dict("records")],
+            "setting": [_joined(r, *place) for r in shifts.to_dict("records")],
             "pre-training": shifts["pretraining"],
-            "probe": shifts["probe"] + " " + shifts["loss"],
             "method": shifts["method"],
             "alpha": shifts["alpha"].map(number),
             "before": shifts["before"].map(percent),
             "shifted": shifts["grid_pg"].map(percent),
             "change (95 %)": [_with_interval(r, "gain") for r in shifts.to_dict("records")],
-            "CE before": shifts["ce_loss_before"].map(_loss),
-            "CE": shifts["ce_loss"].map(_loss),
         }
     )
-
-
-def depth_rows(evidence: ProbeEvidence) -> pd.DataFrame:
-    """Accuracy (or F1) and localization by the layers of a probe.
-
-    Returns:
-        Columns dataset, backbone, pretraining, ``form``, loss, variant, layers, metric (accuracy or
-        f1), accuracy, method, images, protocol, score; the last four are empty, or NaN, where no
-        maps were scored.
-    """
-    rows = []
-    for group in layered(evidence, evidence.probes()):
-        for probe in group:
-            value, _, _ = evidence.share(probe)
-            metric = evidence.metric(probe)
-            row = {name: getattr(probe, name) for name in ("dataset", "backbone", "pretraining")}
-            row |= {"form": evidence.first(probe, "rest"), "loss": probe.loss}
-            row |= {"variant": probe.variant, "layers": int(evidence.first(probe, "layers"))}
-            row |= {"metric": metric, "accuracy": value}
-            scored = []
-            for way, protocol, decides in evidence.scored(
-                probe, "epg" if metric == "f1" else "grid_pg"
-            ):
-                if decides:
-                    mean = evidence.mean(probe, way, protocol)
-                    named = {"method": way.method, "images": way.images, "protocol": protocol}
-                    scored.append({**row, **named, "score": mean})
-            nothing = {"method": "", "images": "", "protocol": "", "score": float("nan")}
-            rows += scored or [{**row, **nothing}]
-    names = ["dataset", "backbone", "pretraining", "form", "loss", "variant", "layers", "metric"]
-    names += ["accuracy", "method", "images", "protocol", "score"]
-    return pd.DataFrame(rows, columns=names)
+    if shifts["ce_loss"].isna().all():
+        return table
+    pairs = zip(shifts["ce_loss_before"], shifts["ce_loss"], strict=True)
+    return table.assign(**{"CE": [f"{_loss(before)} → {_loss(after)}" for before, after in pairs]})
 
 
 def depth_table(rows: pd.DataFrame) -> pd.DataFrame:
@@ -270,9 +176,7 @@ def dead_table(dead: pd.DataFrame) -> pd.DataFrame:
     table = pd.DataFrame(
         {
             "setting": [_joined(r, "dataset", "backbone") for r in dead.to_dict("records")],
-            "maps of": dead["kind"].map(
-                {"probe_evaluation": "images", "probe_grid_evaluation": "mosaics"}
-            ),
+            "maps of": dead["kind"].map(EVALUATIONS),
             "chosen": dead["images"],
             "method": dead["method"],
         }
@@ -346,50 +250,6 @@ def contrasts_table(contrasts: pd.DataFrame) -> pd.DataFrame:
             "published": contrasts["published"].replace("", NONE),
         }
     )
-
-
-def neighbors_table(judged: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy of nearest neighbours of each backbone, beside the untrained network's."""
-    ends = zip(judged["low"], judged["high"], strict=True)
-    limits = zip(judged["untrained"], judged["untrained_high"], strict=True)
-    return pd.DataFrame(
-        {
-            "setting": [_joined(r, "dataset", "backbone") for r in judged.to_dict("records")],
-            "pre-training": judged["pretraining"],
-            "seed": judged["seed"],
-            "epochs": judged["epochs"].map(number),
-            "kNN": judged["knn"].map(percent),
-            "95 %": [NONE if pd.isna(a) else f"{percent(a)} to {percent(b)}" for a, b in ends],
-            "untrained": [
-                percent(v) if pd.isna(top) else f"{percent(v)} (to {percent(top)})"
-                for v, top in limits
-            ],
-            "above it": judged["exceeds"].map({True: "yes", False: "no"}).fillna(NONE),
-        }
-    )
-
-
-def finding_sentences(findings: pd.DataFrame, shown: Sequence[str] = ("P1", "P10b")) -> list[str]:
-    """The main findings, and what all come to; a line each."""
-    counts = findings[["holding", "failing", "undecided"]].sum(axis=1)
-    asked = counts > 0
-    lines = []
-    for row in findings[asked & findings["id"].isin(shown)].to_dict("records"):
-        total = row["holding"] + row["failing"] + row["undecided"]
-        effect = f"{points(row['effect_low'])} to {points(row['effect_high'])} points"
-        beside = f" {row['note'][:1].upper()}{row['note'][1:]}." if row["note"] else ""
-        lines.append(
-            f"{row['id']}, {row['claim']}: {row['verdict']}, {row['holding']} of {total} "
-            f"comparisons hold, {row['failing']} fail; {effect}.{beside}"
-        )
-    said = []
-    for verdict in (HOLDS, "fails", "undecided"):
-        ids = findings.loc[asked & (findings["verdict"] == verdict), "id"]
-        if len(ids):
-            said.append(f"{verdict} {', '.join(ids)}")
-    if not asked.all():
-        said.append(f"no runs for {', '.join(findings.loc[~asked, 'id'])}")
-    return [*lines, f"What the paper says, on these runs: {'; '.join(said)}."]
 
 
 def _joined(row: dict[Any, Any], *names: str) -> str:

@@ -22,6 +22,8 @@ EQUAL = 1e-6
 single precision tells them apart no better."""
 BLOCK_BYTES = 64 * 2**20
 """Memory for the counts of a block of resamples."""
+KEPT_BYTES = 16 * 2**20
+"""Counts that take no more than this are kept for the next columns of as many images."""
 
 
 def image_sums(images: np.ndarray, scores: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -76,7 +78,7 @@ def resampled_means(
     block = max(1, BLOCK_BYTES // (4 * max(1, images)))
     if not images or not resamples:
         return np.full((resamples, sums.shape[1]), np.nan)
-    if resamples <= block:
+    if 4 * images * resamples <= KEPT_BYTES:
         drawn = (_kept_counts(images, resamples, seed) @ table).astype(np.float64)
     else:
         random = np.random.default_rng(seed)
@@ -89,9 +91,9 @@ def resampled_means(
         )
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=8)
 def _kept_counts(images: int, resamples: int, seed: int) -> np.ndarray:
-    """One block of draws, kept: reports compare many columns of equally many images."""
+    """All draws at once, kept: reports compare many columns of equally many images."""
     return _drawn_counts(np.random.default_rng(seed), images, resamples)
 
 

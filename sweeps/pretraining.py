@@ -1,7 +1,8 @@
 """What does a network learn without labels, and what with them?
 
 How to Probe (Gairola et al., ICLR 2025), section 4: the backbones of the study, trained here where
-no checkpoint is at hand: MoCo v2, BYOL and DINO, and classifiers, conventional and B-cos.
+no checkpoint is at hand: MoCo v2, BYOL and DINO (and MoCo v3), and classifiers, conventional and
+B-cos.
 
     python sweeps/pretraining.py                  # the generated sample, local Ray, minutes
     python sweeps/pretraining.py --dataset imagenet --data-root DIR --gpus-per-trial 1
@@ -35,14 +36,15 @@ class Pretraining(PretrainingSweep):
     question: ClassVar[str] = "pretraining"
 
     methods: tuple[str, ...] = ()
-    """moco_v2, byol, dino, supervised (by the loss that suits the data), supervised_ce,
-    supervised_bce. Empty: the first four. The untrained network is always there."""
+    """moco_v2, moco_v3, byol, dino, supervised (by the loss that suits the data), supervised_ce,
+    supervised_bce. Empty: supervised with moco_v2, byol and dino as in the paper, with moco_v3 on
+    the sample. The untrained network is always there."""
 
     def small(self) -> Self:
         return replace(
             self,
             networks=self.networks or self.recipe.networks[:1],
-            methods=self.methods or ("supervised", "moco_v2"),
+            methods=self.methods or self.recipe.methods,
             pretraining_epochs=self.pretraining_epochs or 1,
             seeds=(self.seeds or (0,))[:1],
         )

@@ -12,6 +12,7 @@ from trainables.ssl.byol import Byol
 from trainables.ssl.dino import Dino
 from trainables.ssl.method import SslMethod
 from trainables.ssl.moco_v2 import MocoV2
+from trainables.ssl.moco_v3 import MocoV3
 from trainables.ssl.view import View
 
 
@@ -120,8 +121,21 @@ BCOS_DINO = Unlabelled(
         "gradient_limit": 3.0,
     },
 )
-PUBLISHED = {"moco_v2": MOCO_V2, "byol": BYOL, "dino": DINO}
-METHODS = ("supervised", *PUBLISHED)
+# MoCo v3's code for ResNet-50: 100 epochs, the rate of a batch of 256.
+MOCO_V3 = Unlabelled(
+    method=MocoV3(),
+    fields={
+        "epochs": 100,
+        "batch_size": 256,
+        "optimizer_name": "lars",
+        "learning_rate": 0.45,
+        "weight_decay": 1e-6,
+        "decays": "weights",
+        "warmup_epochs": 10,
+    },
+)
+PUBLISHED = {"moco_v2": MOCO_V2, "byol": BYOL, "dino": DINO, "moco_v3": MOCO_V3}
+METHODS = ("supervised", "moco_v2", "byol", "dino")
 PAPER_NETWORKS = ("resnet50", "bcos_resnet50")
 
 
@@ -158,46 +172,79 @@ COCO = published(
     size_px=448,
     supervised=Supervised(epochs=60, batch_size=64, learning_rate=1e-4),
 )
-# Ours: what two cores learn in minutes. Digits have a direction, so that views are not mirrored.
-SEEN = View(flip=0.0, crop_scale=(0.4, 1.0), blur=0.2, blur_sigma_px=(0.1, 0.6))
+# Ours: what a core learns in a minute, chosen by the neighbours' accuracy on validation of seed 0
+# before any probe was trained. What tells these images apart first is their color and what the
+# digit lies on, and neither is its class: without posterizing, no method and no color jitter that
+# was tried came above 0.17 (0.11 untrained). So views are gray, and of most the highest bit alone
+# is left: a photograph at less than half its brightness is then black, and the digit is not.
+# Digits have a direction, so that views are not mirrored.
+# moco_v3 alone learns in that time: small_resnet to 0.495 (untrained 0.105) in 48 s of one core,
+# small_bcos_resnet to 0.280 (0.12) in 51 s; a supervised small_resnet has 0.975. After 8 epochs
+# byol came to 0.17, after 10 moco_v2 to 0.11 (in small batches its loss falls by what tells batches
+# apart); dino was not tried to the end. Without its predictor moco_v3 is faster: 0.38 after 6
+# epochs, where it came to 0.25 after 8.
+SEEN = View(
+    size_px=48,
+    crop_scale=(0.4, 1.0),
+    flip=0.0,
+    jitter=1.0,
+    brightness=0.3,
+    contrast=0.3,
+    saturation=0.0,
+    hue=0.0,
+    gray=1.0,
+    blur=0.0,
+    posterize=0.6,
+)
+SMALL_SEEN = replace(SEEN, size_px=40)
+"""B-cos layers take twice the time."""
 SAMPLE_FIELDS: Mapping[str, Any] = {
-    "epochs": 16,
-    "batch_size": 64,
+    "batch_size": 32,
     "optimizer_name": "adam",
-    "learning_rate": 2e-3,
     "weight_decay": 0.0,
-    "warmup_epochs": 1,
+    "judged_every": 3,
 }
-SAMPLE_UNLABELLED = {
-    "moco_v2": Unlabelled(
-        method=MocoV2(view=SEEN, queue=512, momentum=0.99, channels=64), fields=SAMPLE_FIELDS
-    ),
-    "byol": Unlabelled(
-        method=Byol(view=SEEN, other_view=SEEN, hidden=128, channels=64), fields=SAMPLE_FIELDS
-    ),
-    "dino": Unlabelled(
-        method=Dino(
-            view=SEEN,
-            other_view=SEEN,
-            local_view=replace(SEEN, size_px=32, crop_scale=(0.2, 0.4)),
+
+
+def sample_methods(seen: View, epochs: int, learning_rate: float) -> dict[str, Unlabelled]:
+    """Every method at the sample's size; moco_v3 is the one that was tuned."""
+    local = replace(seen, size_px=24, crop_scale=(0.2, 0.4))
+    methods = (
+        MocoV2(view=seen, queue=256, momentum=0.97, channels=64),
+        MocoV3(
+            view=seen,
+            other_view=seen,
+            hidden=256,
+            channels=64,
+            temperature=0.2,
+            momentum=0.9,
+            predicts=False,
+        ),
+        Byol(view=seen, other_view=seen, hidden=256, channels=64, momentum=0.95),
+        Dino(
+            view=seen,
+            other_view=seen,
+            local_view=local,
             local_views=2,
             hidden=128,
             bottleneck=64,
             prototypes=256,
-            temperature_epochs=4,
-            center_momentum=0.9,
+            momentum=0.95,
+            temperature_epochs=0,
         ),
-        fields=SAMPLE_FIELDS | {"gradient_limit": 3.0},
-    ),
-}
+    )
+    fields = {**SAMPLE_FIELDS, "epochs": epochs, "learning_rate": learning_rate}
+    return {method.name: Unlabelled(method=method, fields=fields) for method in methods}
+
+
 SAMPLE = Recipe(
     size_px=64,
     networks=("small_resnet", "small_bcos_resnet"),
-    methods=METHODS,
+    methods=("supervised", "moco_v3"),
     supervised=Supervised(epochs=9, batch_size=8, learning_rate=1.5e-3),
     bcos_supervised=Supervised(epochs=9, batch_size=8, learning_rate=3e-3),
-    unlabelled=SAMPLE_UNLABELLED,
-    bcos_unlabelled={},
+    unlabelled=sample_methods(SEEN, 15, 3e-3),
+    bcos_unlabelled=sample_methods(SMALL_SEEN, 10, 6e-3),
 )
 RECIPES: Mapping[str, Recipe] = {
     "digit_scenes": SAMPLE,

@@ -43,16 +43,13 @@ class ProbeDepth(ProbingSweep):
     """Do deeper probes classify better, and what do explanations lose or win?"""
 
     question: ClassVar[str] = "probe_depth"
+    compared: ClassVar[tuple[str, ...]] = (CE, BCE)
 
-    losses: tuple[str, ...] = (CE, BCE)
-    """ce (where an image has one class); bce, which wants 0 of an absent class as the paper says;
-    bce_uniform, 1/C as its code."""
     layers: tuple[int, ...] = LAYERS
     """Of every kind."""
 
     def small(self) -> Self:
-        layers = self.layers if self.layers != LAYERS else LAYERS[:2]
-        return replace(self, **self.smaller(), layers=layers)
+        return replace(self, **self.smaller())
 
     def check_flags(self, data: Dataset) -> None:
         super().check_flags(data)

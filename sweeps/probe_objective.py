@@ -25,11 +25,14 @@ from data_pipelines.dataset import Dataset
 from sweeps.launch import launch
 from sweeps.pretraining_sweep import OBJECTIVES, UNTRAINED
 from sweeps.probing_recipes import CONVENTIONAL, kind_of
-from sweeps.probing_sweep import BCE, CE, ProbingSweep, suits
+from sweeps.probing_sweep import BCE, BCE_UNIFORM, CE, ProbingSweep, suits
+from trainables.attribution.attribution import Attribution
 from trainables.backbone import Backbone
 from trainables.gauge import Centered, Exchanged, Shifted
 from trainables.grid_evaluation import GridEvaluation
+from trainables.models.network import Network
 from trainables.models.probe import Probe
+from trainables.probe_grids import ProbeGridEvaluation
 from trainables.result import Result
 
 
@@ -38,18 +41,23 @@ class ProbeObjective(ProbingSweep):
     """Does the loss of a probe decide how well its network explains?"""
 
     question: ClassVar[str] = "probe_objective"
+    compared: ClassVar[tuple[str, ...]] = (CE, BCE, BCE_UNIFORM)
 
     gauges: bool = True
     """Whether the linear probes are also judged without their classes' mean, and the one by ce with
     that of the one by bce, by the first method of each network."""
-    alphas: tuple[float, ...] = (-5.0, 1.0, 5.0, 20.0)
+    alphas: tuple[float, ...] = (-1.0, 1.0, 5.0, 20.0)
     """Lengths of what is added to all classes of the linear ce probe of one backbone, to show what
     that alone does to mosaics."""
     references: bool = True
     """Whether networks trained as a whole by ce and by bce stand beside the probes."""
 
+    blind: bool = True
+    """Whether pure attention rollout, which sees no probe, is judged on an untrained transformer,
+    on mosaics of any images: the negative control. On the sample alone."""
+
     def small(self) -> Self:
-        return replace(self, **self.smaller(), losses=self.losses[:2], gauges=False, alphas=())
+        return replace(self, **self.smaller(), gauges=False, alphas=(), blind=False)
 
     def check_flags(self, data: Dataset) -> None:
         super().check_flags(data)
@@ -96,9 +104,30 @@ class ProbeObjective(ProbingSweep):
         return next(fitting, None)
 
     def beside(self, data: Dataset, seed: int) -> Iterator[Result]:
+        if self.references and self.named_pretrainings():
+            yield from self.whole(data, seed)
+        if self.blind and self.played and self.probing.transformer:
+            yield from self.blind_to_probes(data, seed)
+
+    def blind_to_probes(self, data: Dataset, seed: int) -> Iterator[Result]:
+        """Rollout through a transformer under every probe."""
+        network = Network.named(self.probing.transformer)
+        backbone = self.backbone(network, UNTRAINED, data, seed)
+        for kind, loss in product(dict.fromkeys(self.probes), self.named_losses()):
+            probe = self.probe(backbone, Probe.named(kind), loss, data, seed)
+            yield probe
+            yield ProbeGridEvaluation(
+                of=probe,
+                attribution=Attribution.named("rollout"),
+                images="all",
+                side=self.judging.side,
+                grids=self.judging.grids,
+                split=self.split,
+                seed=seed,
+            )
+
+    def whole(self, data: Dataset, seed: int) -> Iterator[Result]:
         """Networks trained as a whole, on mosaics of images that both classify correctly."""
-        if not (self.references and self.named_pretrainings()):
-            return
         for network in self.architectures():
             pair = tuple(
                 self.supervised(network, objective, data, seed) for objective in OBJECTIVES.values()

@@ -50,11 +50,13 @@ class Recipe:
     pretrainings: tuple[str, ...]
     """Of the backbones that are trained here; ``none`` is the control."""
     judging: Judging = Judging()
+    transformer: str = ""
+    """Network of the negative control, whose weights are random; empty for none."""
 
 
 # Ours: what two cores learn in seconds.
 SAMPLE_PROBES: Mapping[str, Any] = {
-    "epochs": 24,
+    "epochs": 16,
     "batch_size": 64,
     "learning_rate": 1e-2,
     "warmup_epochs": 1,
@@ -76,8 +78,9 @@ SAMPLE_JUDGING = Judging(
 RECIPES: Mapping[str, Recipe] = {
     "digit_scenes": Recipe(
         probes="sample",
-        pretrainings=("supervised", "moco_v2", "none"),
+        pretrainings=("supervised", "moco_v3", "none"),
         judging=SAMPLE_JUDGING,
+        transformer="small_vit",
     ),
     "imagenet": Recipe(probes="paper", pretrainings=FROM_SCRATCH),
     **dict.fromkeys(

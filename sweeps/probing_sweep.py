@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from data_pipelines.dataset import Dataset
 from sweeps.backbones import accounts, published_backbones
@@ -50,17 +50,21 @@ Choice = Literal["own", "common"]
 class ProbingSweep(PretrainingSweep):
     """Flags of every sweep on probes."""
 
+    compared: ClassVar[tuple[str, ...]]
+    """Losses where no flag names others."""
+
     pretrainings: tuple[str, ...] | None = None
     """Of the backbones that are trained here: supervised, supervised_ce, supervised_bce, moco_v2,
-    byol, dino, or none for the untrained network, the control. None: supervised, moco_v2 and the
-    control on the sample; on published data all that are trained, or none beside --backbones."""
+    moco_v3, byol, dino, or none for the untrained network, the control. None: supervised, moco_v3
+    and the control on the sample; on published data the paper's, or nothing beside --backbones."""
     backbones: tuple[str, ...] = ()
     """Published checkpoint files, each as NETWORK=PRETRAINING:FILE, as in
     resnet50=moco_v2:moco_v2_800ep.pth.tar; with them --networks is for the others."""
     probes: tuple[str, ...] = ("conventional", "bcos")
     """Kinds of probes."""
-    losses: tuple[str, ...] = (CE, BCE, BCE_UNIFORM)
-    """ce; bce, which wants 0 of an absent class as the paper says; bce_uniform, 1/C as its code."""
+    losses: tuple[str, ...] | None = None
+    """ce, where an image has one class; bce, which wants 0 of an absent class as the paper says;
+    bce_uniform, 1/C as its code. None: all three for the objective, the first two for the depth."""
     attributions: tuple[str, ...] = ()
     """Methods by name, where they suit the probed network. Empty: those of the paper for each kind
     of network."""
@@ -133,6 +137,7 @@ class ProbingSweep(PretrainingSweep):
             "pretraining_epochs": self.pretraining_epochs or 1,
             "epochs": self.epochs or 2,
             "images": self.images or 8,
+            "losses": (CE, BCE) if self.losses is None else self.losses,
             "seeds": (self.seeds or (0,))[:1],
         }
 
@@ -178,16 +183,18 @@ class ProbingSweep(PretrainingSweep):
         Raises:
             ValueError: names it.
         """
-        networks = [
-            self.probe(backbone, Probe.named(kind), BCE, data, 0).architecture
+        probed = [
+            self.probe(backbone, Probe.named(kind), BCE, data, 0)
             for backbone in self.frozen(data, 0)
             for kind in self.probes
         ]
         for name in dict.fromkeys(self.attributions):
             method = Attribution.named(name, **self.judging.methods.get(name, {}))
-            if not any(suits(method, network) for network in networks):
-                known = ", ".join(dict.fromkeys(network.network.name for network in networks))
-                raise ValueError(f"--attributions {name}: suits no probed network of {known}")
+            if not any(suits(method, one.architecture) for one in probed):
+                networks = dict.fromkeys(one.backbone.architecture.name for one in probed)
+                raise ValueError(
+                    f"--attributions {name}: suits no probed network of {', '.join(networks)}"
+                )
 
     def named_losses(self) -> tuple[str, ...]:
         """The losses that are asked for, each once; of images of several classes those that suit.
@@ -195,11 +202,12 @@ class ProbingSweep(PretrainingSweep):
         Raises:
             ValueError: none, an unknown one, or none that suits the images.
         """
-        unknown = [name for name in self.losses if name not in LOSSES]
-        if unknown or not self.losses:
+        names = self.compared if self.losses is None else self.losses
+        unknown = [name for name in names if name not in LOSSES]
+        if unknown or not names:
             what = f"unknown loss {unknown[0]!r}" if unknown else "at least one is needed"
             raise ValueError(f"--losses: {what}; known: {', '.join(LOSSES)}")
-        found = tuple(n for n in dict.fromkeys(self.losses) if not (self.several and n == CE))
+        found = tuple(n for n in dict.fromkeys(names) if not (self.several and n == CE))
         if not found:
             raise ValueError(
                 f"--losses {CE}: images of {self.dataset} have several classes, and cross-entropy "
@@ -300,7 +308,9 @@ class ProbingSweep(PretrainingSweep):
                     seed=training.seed,
                 )
             for choice in dict.fromkeys(self.grid_images) if self.played else ():
-                fine = method.name in FINE and self.recipe.layout
+                fine: dict[str, Any] = {}
+                if method.name in FINE and self.recipe.layout:
+                    fine = {"smooth_px": FINE_PX, "smooth_kernel": "gaussian"}
                 yield ProbeGridEvaluation(
                     of=training,
                     gauge=gauge,
@@ -311,7 +321,7 @@ class ProbingSweep(PretrainingSweep):
                     grids=judging.grids,
                     split=self.split,
                     seed=training.seed,
-                    **({"smooth_px": FINE_PX, "smooth_kernel": "gaussian"} if fine else {}),
+                    **fine,
                 )
 
     def notes(self) -> list[str]:
@@ -330,7 +340,7 @@ class ProbingSweep(PretrainingSweep):
             lines.append("mosaics are left out: the probes of a smoke run know no class")
         if UNTRAINED in self.named_pretrainings():
             lines.append("probes of untrained networks are the control: their maps are not judged")
-        if self.several and CE in self.losses:
+        if self.several and CE in (self.losses or self.compared):
             lines.append("ce is left out: images have several classes")
         return lines
 

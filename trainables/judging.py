@@ -15,8 +15,8 @@ import pyarrow as pa
 from trainables.batch import Batch
 from trainables.judged_probes import JudgedProbes
 from trainables.metrics.box_size import means_by_box_size
-from trainables.pack_scorer import DEAD, SCALE, PackScorer
-from trainables.parts import about, done_ids, parts_of, write_part
+from trainables.pack_scorer import CROSS_ENTROPY, SCALE, PackScorer
+from trainables.parts import about, parts_of, write_part
 from trainables.protocol_evaluation import PART_IMAGES, conclude
 from trainables.trial import Trial
 
@@ -61,8 +61,12 @@ def judge(trials: Mapping[ProbeJudgement, Trial], probes: JudgedProbes, pictures
     ids, skipped = pictures.ids, pictures.skipped
     wanted = {*ids, *skipped}
     equally_far: dict[frozenset[str], list[ProbeJudgement]] = {}
+    said = [about(path) for path in parts_of(parts)]
     for result in trials:
-        left = frozenset(wanted - done_ids(parts, [result.result_id]))
+        done = {
+            name for part in said if result.result_id in part.result_ids for name in part.image_ids
+        }
+        left = frozenset(wanted - done)
         equally_far.setdefault(left, []).append(result)
     for left, results in equally_far.items():
         result_ids = [result.result_id for result in results]
@@ -83,28 +87,31 @@ def judge(trials: Mapping[ProbeJudgement, Trial], probes: JudgedProbes, pictures
     for result, trial in trials.items():
         more = partial(about_maps, result, pictures)
         try:
-            reason, _ = conclude(result, trial, parts, wanted, part_key=result.result_id, more=more)
+            reason, trace = conclude(
+                result, trial, parts, wanted, part_key=result.result_id, more=more
+            )
         except ValueError as error:  # too many damaged images
-            reason = str(error)
+            reason, trace = str(error), ""
         if reason:
-            trial.fail(reason)
+            trial.fail(reason, trace)
     forget(parts, {result.result_id for result in trials}, trial.storage)
 
 
 def about_maps(result: ProbeJudgement, pictures: Pictures, rows: pa.Table) -> dict[str, float]:
     """Share of the maps without a positive value, the scale of the others, and EPG by box size.
 
-    The scale is the median over the maps of their mean positive part. Also what the pictures say
-    of themselves.
+    The scale is the median over the maps of their mean positive part. Also the mean cross-entropy
+    of the classes that are explained, and what the pictures say of themselves.
     """
 
     def of(key: str) -> pa.Table:
         return rows.filter(np.isin(rows["protocol_key"], [key]))
 
-    dead, scale = (of(key)["score"].to_numpy() for key in (DEAD, SCALE))
+    scale, entropies = (of(key)["score"].to_numpy() for key in (SCALE, CROSS_ENTROPY))
     metrics = {
         **pictures.metrics,
-        "dead_map_fraction": float(dead.mean()) if len(dead) else float("nan"),
+        "dead_map_fraction": float((scale == 0).mean()) if len(scale) else float("nan"),
+        CROSS_ENTROPY: float(entropies.mean()) if len(entropies) else float("nan"),
         "map_scale": float(np.median(scale[scale > 0])) if (scale > 0).any() else float("nan"),
     }
     for protocol in result.protocols:

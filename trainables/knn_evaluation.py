@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from data_pipelines.dataset import Dataset
 from trainables.backbone import Backbone
-from trainables.neighbors import features_of, knn_accuracy
+from trainables.neighbors import knn_accuracy, pooled_features
 from trainables.result import Result
 from trainables.trial import Trial
 
@@ -81,9 +81,9 @@ class KnnEvaluation(Result):
         model = self.backbone.build(trial)
         bank, judged = trial.images("train"), trial.images("val")
         accuracy = knn_accuracy(
-            features_of(model, bank, trial.device),
+            pooled_features(model, bank, trial.device),
             bank.labels,
-            features_of(model, judged, trial.device),
+            pooled_features(model, judged, trial.device),
             judged.labels,
             neighbors=self.neighbors,
             temperature=self.temperature,

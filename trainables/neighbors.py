@@ -54,7 +54,7 @@ def knn_accuracy(
     return float(torch.cat(hits).double().mean()) if hits else float("nan")
 
 
-def features_of(model: Model, images: ImageSet, device: torch.device) -> Tensor:
+def pooled_features(model: Model, images: ImageSet, device: torch.device) -> Tensor:
     """Pooled features of a split in eval mode, (N, D)."""
     encoder = Encoder(model)
     order = np.arange(len(images))

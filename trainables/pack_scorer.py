@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from trainables.attribution.attribution import Attribution
 from trainables.batch import Batch
 from trainables.evaluator import full_size_maps, rows_of
 from trainables.judged_probes import Judged, JudgedProbes
+from trainables.metrics.metric import Metric
 from trainables.passes import Passes
 
 if TYPE_CHECKING:
@@ -26,12 +26,14 @@ HOST_BYTES = 2**28
 """What the maps of one forward's explanations may take on the host."""
 ACCELERATOR_BYTES = 2**33
 """The same on an accelerator."""
-VALUES_A_PIXEL = 16
-"""Numbers that an explanation takes a pixel while it is made and judged: a gradient at the input
-and its product with the image, of three or six channels each, the map, and what is made of it."""
-DEAD, SCALE = "dead_map", "map_scale"
-"""Rows beside those of the protocols: 1 where a map has no positive value, and the mean of its
-positive part."""
+VALUES_A_PIXEL = 24
+"""Numbers that an explanation takes a pixel while it is made and judged: a gradient at the input,
+of six channels at most, three times while it is put in order, the map, and what is made of it."""
+SCALE, CROSS_ENTROPY = "map_scale", "ce_loss"
+"""Rows beside those of the protocols: the mean of a map's positive part, 0 for a dead one; the
+cross-entropy of the class that is explained, which no gauge changes."""
+Protocols = dict[str, Metric]
+"""By key."""
 
 
 @dataclass
@@ -68,13 +70,18 @@ class PackScorer:
     def __init__(
         self, probes: JudgedProbes, results: Sequence[ProbeJudgement], budget_bytes: int = 0
     ) -> None:
-        self.probes, self.results, self.budget_bytes = probes, results, budget_bytes
+        self.probes, self.budget_bytes = probes, budget_bytes
         self.failed: dict[tuple[Judged, Attribution], tuple[str, str]] = {}
+        self._judged = len({result.judged for result in results})
+        self._wanted: dict[Attribution, dict[Judged, dict[str, Protocols]]] = {}
+        for result in results:  # keys and ids are made once: they take longer than small maps
+            of_probe = self._wanted.setdefault(result.attribution, {})
+            protocols = {protocol.key: protocol for protocol in result.protocols}
+            of_probe.setdefault(result.judged, {})[result.result_id] = protocols
 
     def images_at_once(self, targets: int, pixels: int, device: torch.device) -> int:
         """How many images of so many pixels and targets each all probes can share a forward of."""
-        judged = {result.judged for result in self.results}
-        return max(1, self._most(pixels, device) // max(1, len(judged) * targets))
+        return max(1, self._most(pixels, device) // max(1, self._judged * targets))
 
     def _most(self, pixels: int, device: torch.device) -> int:
         """Explanations that there is room for at once."""
@@ -91,22 +98,17 @@ class PackScorer:
         for judged, methods in self._groups():
             for start in range(0, len(judged), size):
                 self._score(batch, judged[start : start + size], methods, scored)
-        for result in self.results:
-            reason = self.failed.get((result.judged, result.attribution))
-            if reason:
-                scored.failed[result.result_id] = reason
+        for (one, method), reason in self.failed.items():
+            scored.failed |= dict.fromkeys(self._wanted[method][one], reason)
         return scored
 
-    def _groups(self) -> Iterator[tuple[list[Judged], list[Attribution]]]:
+    def _groups(self) -> list[tuple[tuple[Judged, ...], list[Attribution]]]:
         """Methods that are asked for by the same probes go together."""
-        asked: dict[Attribution, dict[Judged, None]] = {}
-        for result in self.results:
-            if (result.judged, result.attribution) not in self.failed:
-                asked.setdefault(result.attribution, {})[result.judged] = None
         groups: dict[tuple[Judged, ...], list[Attribution]] = {}
-        for method, judged in asked.items():
-            groups.setdefault(tuple(judged), []).append(method)
-        yield from ((list(judged), methods) for judged, methods in groups.items())
+        for method, of_probe in self._wanted.items():
+            judged = tuple(one for one in of_probe if (one, method) not in self.failed)
+            groups.setdefault(judged, []).append(method)
+        return list(groups.items())
 
     def _score(
         self,
@@ -119,7 +121,7 @@ class PackScorer:
 
         What raises is tried again with each probe alone: one with broken weights fails alone.
         """
-        again: list[Attribution] = []
+        again, alone = list[Attribution](), dict[Judged, Passes]()
         wide = for_each(batch, len(judged), self.probes.classes)
         with self.probes.asked(judged) as model, Passes(model, wide) as passes:
             ready = []
@@ -132,10 +134,11 @@ class PackScorer:
             for method in ready:
                 try:
                     maps = full_size_maps(method, passes).unflatten(0, (len(judged), -1))
+                    logits = passes.logits.unflatten(1, (len(judged), -1)).unbind(1)
                     tables = [
                         table
-                        for one, own in zip(judged, maps, strict=True)
-                        for table in self._judge(batch, one, method, own, passes)
+                        for one, own, said in zip(judged, maps, logits, strict=True)
+                        for table in self._judge(batch, one, method, own, said, passes, alone)
                     ]
                 except Exception as error:  # as above
                     if len(judged) == 1:
@@ -149,33 +152,47 @@ class PackScorer:
             self._score(batch, [one], again, scored)
 
     def _judge(
-        self, batch: Batch, one: Judged, method: Attribution, maps: Tensor, passes: Passes
+        self,
+        batch: Batch,
+        one: Judged,
+        method: Attribution,
+        maps: Tensor,
+        logits: Tensor,
+        passes: Passes,
+        alone: dict[Judged, Passes],
     ) -> Iterator[pa.Table]:
-        """Tables of what is wanted of a method's maps of one probe, (N, H, W)."""
-        wanted = [r for r in self.results if (r.judged, r.attribution) == (one, method)]
-        protocols = dict.fromkeys(protocol for result in wanted for protocol in result.protocols)
-        tables: dict[str, pa.Table] = {}
-        explain = partial(full_size_maps, method)
-        with ExitStack() as stack:
-            own = passes
-            if passes.model.answers > 1:
-                alone = stack.enter_context(self.probes.asked([one]))
-                own = stack.enter_context(Passes(alone, batch, parent=passes))
-            for protocol in protocols:
-                scores, traces = protocol.traced(own, maps, explain)
-                tables[protocol.key] = rows_of(batch, method.key, protocol.key, scores, traces)
-        positive = maps.relu().mean((1, 2))
-        for key, values in ((DEAD, positive == 0), (SCALE, positive)):
-            tables[key] = rows_of(batch, method.key, key, values, None)
-        for result in wanted:
-            for key in (*(protocol.key for protocol in result.protocols), DEAD, SCALE):
-                yield with_method(tables[key], result.result_id)
+        """Tables of what is wanted of a method's maps (N, H, W) of one probe, whose logits (B, K).
+
+        Only a protocol that asks the network runs it, and what does not depend on the maps is asked
+        once for all methods: ``alone`` remembers the passes of each probe.
+        """
+        wanted = self._wanted[method][one]
+        protocols = {key: p for of_one in wanted.values() for key, p in of_one.items()}
+        found: dict[str, tuple[Tensor, Tensor | None]]
+        found = {
+            SCALE: (maps.relu().mean((1, 2)), None),
+            CROSS_ENTROPY: (cross_entropies(logits, batch), None),
+        }
+        with self.probes.asked([one]) as model:
+            if one not in alone:
+                several = passes.model.answers > 1
+                alone[one] = Passes(model, batch, parent=passes) if several else passes
+            for key, protocol in protocols.items():
+                found[key] = protocol.traced(alone[one], maps, partial(full_size_maps, method))
+        for result_id, of_one in wanted.items():
+            for key in (*of_one, SCALE, CROSS_ENTROPY):
+                yield rows_of(batch, result_id, key, *found[key])
 
     def _fail(
         self, judged: Sequence[Judged], method: Attribution, error: Exception, trace: str
     ) -> None:
         for one in judged:
             self.failed[one, method] = (f"{type(error).__name__}: {error}", trace)
+
+
+def cross_entropies(logits: Tensor, batch: Batch) -> Tensor:
+    """Minus the logarithm of the softmax of each explained class, (N,), of logits (B, K)."""
+    return -logits.log_softmax(1)[batch.image_index, batch.targets]
 
 
 def for_each(batch: Batch, probes: int, classes: int) -> Batch:
@@ -191,10 +208,3 @@ def for_each(batch: Batch, probes: int, classes: int) -> Batch:
         masks=None if batch.masks is None else batch.masks.repeat(probes, 1, 1),
         segments=None if batch.segments is None else batch.segments.repeat(probes, 1, 1),
     )
-
-
-def with_method(rows: pa.Table, key: str) -> pa.Table:
-    """The rows under another name of the method."""
-    column = rows.schema.get_field_index("method_key")
-    names = pa.array([key] * len(rows), pa.string())
-    return rows.set_column(column, rows.schema.field(column), names)

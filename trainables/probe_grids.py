@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -82,7 +83,7 @@ class ProbeGridEvaluation(ProbeJudgement):
             classes = 0
         if classes:  # data that are not there are refused when they are indexed, with the remedy
             require_classes(classes, self.side, f"{self.dataset.name} has")
-        check_takes(self.network, self.side * self.size_px)
+        takes(self.network, self.side * self.size_px)
 
     def drawn(self, images: ImageSet, rows: NDArray[np.int64]) -> Grids:
         """The mosaics: a function of the seed and of the images that are chosen.
@@ -112,3 +113,7 @@ class ProbeGridEvaluation(ProbeJudgement):
                 yield mosaics(probes.backbone, images, grids, ids, [row], trial.device)
 
         return Pictures(ids, batches, metrics={"chosen_fraction": len(rows) / len(images)})
+
+
+takes = cache(check_takes)
+"""Asked once, whatever the number of probes."""

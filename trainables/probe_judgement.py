@@ -6,6 +6,7 @@ import hashlib
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -123,7 +124,7 @@ class ProbeJudgement(Result):
             )
         self.check_compared()
         self.gauge.check(self.of)
-        self.attribution.check(self.network)
+        check_suits(self.attribution, self.network)
 
     def check_compared(self) -> None:
         """Common images are chosen by named probes, all on the same images.
@@ -204,3 +205,13 @@ class ProbeJudgement(Result):
                     trial.fail(str(error))
             else:
                 judge(group, probes, pictures)
+
+
+@cache
+def check_suits(attribution: Attribution, network: Network) -> None:
+    """Refuse a network that the method does not suit; asked once, whatever the number of probes.
+
+    Raises:
+        ValueError: the reason, in one line.
+    """
+    attribution.check(network)

@@ -123,7 +123,7 @@ class Learner:
             self.fail(error)
 
     def scores(self, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-        """Every classification metric by its key, and the loss.
+        """Every classification metric by its key, the loss, and how many images they are of.
 
         Args:
             logits: (N, K), float64, finite.
@@ -132,7 +132,8 @@ class Learner:
         metrics = (metric() for metric in ClassificationMetric.registered.values())
         scores = {metric.key: metric(logits, labels) for metric in metrics}
         truth = torch.from_numpy(labels).double()
-        return scores | {"loss": self.loss(torch.from_numpy(logits), truth).item()}
+        loss = self.loss(torch.from_numpy(logits), truth).item()
+        return scores | {"loss": loss, "images": float(len(labels))}
 
     def count_epoch(self, metrics: dict[str, float]) -> None:
         """The epoch is over; workers that do not write keep no metrics of it."""

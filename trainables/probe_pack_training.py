@@ -209,6 +209,8 @@ class Heads:
         return learner.head(features)
 
     def _banked(self, features: BatchFeatures) -> dict[Learner, Tensor]:
+        for kind in {learner.head.kind for learner in self.learners}:
+            getattr(features, kind)  # here: what the backbone or its images raise concerns all
         return {
             learner: output
             for members, bank in self._banks

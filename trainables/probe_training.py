@@ -105,6 +105,11 @@ class ProbeTraining(Training):
                     f"ProbeTraining.{name} = {getattr(self, name)}: must lie in [{low}, {high}]"
                 )
 
+        if self.off_target != "zero" and self.objective != "bce":
+            raise ValueError(
+                f"ProbeTraining.off_target = {self.off_target!r} with objective "
+                f"{self.objective!r}: only bce wants something of an absent class"
+            )
         if self.patience and self.workers > 1:
             raise ValueError(
                 f"ProbeTraining.patience = {self.patience} with {self.workers} workers: only the "
@@ -153,15 +158,10 @@ class ProbeTraining(Training):
     @property
     def bundle(self) -> str:
         """The pack: probes that can share each batch and its forward through the backbone."""
-        stream = (
-            self.data.result_id,
-            self.image_size_px,
-            self.batch_size,
-            self.shuffle,
-            self.workers,
-        )
-        drawn = (self.augmentation, self.crop_scale, self.seed, self.threads)
-        text = repr((self.backbone.result_id, *stream, *drawn))
+        stream = (self.data.result_id, self.image_size_px, self.batch_size, self.shuffle)
+        drawn = (self.augmentation, self.crop_scale, self.seed)
+        machine = (self.threads, self.workers)
+        text = repr((self.backbone.result_id, *stream, *drawn, *machine))
         return f"probes-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
     @property
@@ -185,6 +185,7 @@ class ProbeTraining(Training):
         return len(history) >= min(self.epochs, lowest + self.patience)
 
     def cost(self, images: dict[str, int]) -> float:
+        """Forwards, as if no other probe shared them."""
         return float(self.epochs * images["train"])
 
     def check(self) -> None:
@@ -247,9 +248,14 @@ class ProbeTraining(Training):
         if self.augmentation == "flip":
             corner = np.zeros(images, dtype=np.int64)
             return Windows(self.image_size_px, corner, corner, random.random(images) < 0.5).of
-        draws = random.random((images, DRAWS))
-        scale = (self.crop_scale, 1.0)
-        return random_resized_crops(draws, self.image_size_px, self.image_size_px, scale).of
+        draws = random.random((images, DRAWS), dtype=np.float32)  # 118 MB for ImageNet
+
+        def crop(pictures: NDArray[np.uint8], indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+            side, scale = self.image_size_px, (self.crop_scale, 1.0)
+            crops = random_resized_crops(draws[indices].astype(np.float64), side, side, scale)
+            return crops.of(pictures, np.arange(len(indices)))
+
+        return crop
 
     def model_at(self, trial: Trial, classes: int) -> Model:
         """The backbone with its own weights and the trained head."""

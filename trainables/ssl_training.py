@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -15,8 +15,8 @@ import trainables.ssl  # noqa: F401  (both register their classes)
 from data_pipelines.dataset import Dataset
 from data_pipelines.grids import Output
 from trainables.backbone import CLASSES
-from trainables.models.network import Model, Network
-from trainables.neighbors import features_of, knn_accuracy
+from trainables.models.network import WHY_NOT, Model, Network
+from trainables.neighbors import knn_accuracy, pooled_features
 from trainables.ssl.method import SslMethod
 from trainables.ssl.schooling import Schooling
 from trainables.ssl.view import DRAWS
@@ -106,7 +106,7 @@ class SslTraining(Training):
 
     @property
     def label(self) -> str:
-        return f"{self.method.key} {self.network.key} seed {self.seed}"
+        return f"{self.method.name} {self.network.key} seed {self.seed}"
 
     @property
     def tags(self) -> dict[str, str]:
@@ -136,8 +136,10 @@ class SslTraining(Training):
         return self.epochs * (step * images["train"] + sum(images.values()))
 
     def check(self) -> None:
-        """The loss takes such batches."""
+        """The loss takes such batches, and the network has features that can be pooled."""
         self.method.check(self.batch_size)
+        if not self.network.probed_at:
+            raise ValueError(f"{self.network.name} cannot learn without labels: {WHY_NOT}")
 
     def keeps(self, history: list[dict[str, float]]) -> set[int]:
         """The last epoch."""
@@ -155,13 +157,15 @@ class SslTraining(Training):
         learning = [p for p in module.parameters() if p.requires_grad]
         vectors = [p for p in learning if p.ndim < 2 and self.decays == "weights"]
         spared = {id(p) for p in vectors}
-        groups = [{"params": [p for p in learning if id(p) not in spared]}]
+        groups: list[dict[str, Any]] = [{"params": [p for p in learning if id(p) not in spared]}]
         if vectors:
             groups.append({"params": vectors, "weight_decay": 0.0})
-        options = {"lr": self.learning_rate, "weight_decay": self.weight_decay}
-        kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-        if self.optimizer_name in kinds:
-            optimizer = kinds[self.optimizer_name](groups, **options)
+        options: dict[str, Any] = {"lr": self.learning_rate, "weight_decay": self.weight_decay}
+        optimizer: torch.optim.Optimizer
+        if self.optimizer_name == "adam":
+            optimizer = torch.optim.Adam(groups, **options)
+        elif self.optimizer_name == "adamw":
+            optimizer = torch.optim.AdamW(groups, **options)
         elif self.optimizer_name == "sgd":
             optimizer = torch.optim.SGD(groups, momentum=self.momentum, **options)
         else:
@@ -180,17 +184,17 @@ class SslTraining(Training):
         images, validation = trial.images("train"), trial.images("val")
         if len(images) % self.batch_size == 1:
             raise ValueError(
-                f"batch_size = {self.batch_size}: the last of {len(images)} images would be a batch "
-                "by itself, which has no statistics; take another"
+                f"batch_size = {self.batch_size}: the last of {len(images)} images would be a "
+                "batch by itself, which has no statistics; take another"
             )
         model = self.network.build(CLASSES)
         model.module.to(trial.device)
 
         def neighbors(judged: Model) -> float:
             return knn_accuracy(
-                features_of(judged, images, trial.device),
+                pooled_features(judged, images, trial.device),
                 images.labels,
-                features_of(judged, validation, trial.device),
+                pooled_features(judged, validation, trial.device),
                 validation.labels,
                 neighbors=self.neighbors,
                 temperature=self.temperature,
@@ -198,7 +202,7 @@ class SslTraining(Training):
 
         trial.report(0, {"val/knn_accuracy_untrained": neighbors(model)})
         steps = self.epochs * math.ceil(len(images) / self.batch_size)
-        schooling = Schooling(self.method, model, self.network, steps).to(trial.device)
+        schooling = Schooling(self.method, model, steps).to(trial.device)
 
         def step(epoch: int, batch: np.ndarray) -> Losses:
             schooling.train()

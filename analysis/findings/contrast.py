@@ -182,8 +182,8 @@ class ProbeFinding(ABC):
 
 
 def corrected(contrasts: Sequence[Contrast]) -> list[Contrast]:
-    """The comparisons with ``p_holm``, over those that decide and have a p-value."""
-    family = [i for i, c in enumerate(contrasts) if c.decides and c.p == c.p]
+    """The comparisons with ``p_holm``, over those that decide, are read and have a p-value."""
+    family = [i for i, c in enumerate(contrasts) if c.decides and c.read and c.p == c.p]
     p_values = holm(np.array([contrasts[i].p for i in family]))
     found = list(contrasts)
     for i, p in zip(family, p_values, strict=True):

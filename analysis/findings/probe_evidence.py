@@ -159,6 +159,10 @@ class ProbeEvidence:
             if probe.probe != OWN_HEAD and (control or probe.pretraining != UNTRAINED)
         ]
 
+    def whole(self) -> list[Probe]:
+        """Networks that were trained as a whole."""
+        return [probe for probe in self._trainings if probe.probe == OWN_HEAD]
+
     def first(self, probe: Probe, name: str) -> Any:
         """A column of ``trained`` that all runs of a probe share."""
         return self._trainings[probe][0][name]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -17,7 +17,7 @@ from analysis.findings.probing_numbers import (
     complexity_beside,
     grid_pg_beside,
 )
-from analysis.probing import BCE_UNIFORM, LOSSES
+from analysis.probing import BCE, BCE_UNIFORM, LOSSES
 
 SAME_ACCURACY = 0.015
 """What P2 calls the same."""
@@ -123,6 +123,7 @@ class BceLocalizesBetter(ProbeFinding):
             yield mine
             if mine.decides:
                 yield from self.with_dead(evidence, probe, scored, mine)
+        yield from whole_networks(evidence, self.kinds)
 
     def with_dead(
         self, evidence: ProbeEvidence, probe: Probe, scored: Scored, found: Contrast
@@ -256,6 +257,29 @@ class BceKeepsConfidence(ProbeFinding):
 
     def note(self, contrasts: Sequence[Contrast], evidence: ProbeEvidence) -> str:
         return standing(contrasts)
+
+
+def whole_networks(evidence: ProbeEvidence, kinds: Collection[str]) -> Iterator[Contrast]:
+    """The same of networks that were trained as a whole by both losses, to stand beside."""
+    for probe in evidence.whole():
+        rival = evidence.partner(probe)
+        for scored, protocol, _ in evidence.scored(probe, "grid_pg"):
+            if probe.loss == BCE and probe.kind in kinds:
+                yield Contrast.of(
+                    evidence.gain((probe, scored), (rival, scored), protocol),
+                    "above",
+                    what="BCE over CE, end to end",
+                    metric=protocol,
+                    method=scored.method,
+                    images=scored.images,
+                    results=(
+                        *evidence.evaluation_ids(probe, scored),
+                        *evidence.evaluation_ids(rival, scored),
+                    ),
+                    claimed=False,
+                    decides=False,
+                    **{**named(probe, scored), "pretraining": "end to end"},
+                )
 
 
 def beside(found: Contrast, published: str, said: bool) -> Contrast:

@@ -9,8 +9,9 @@ import pandas as pd
 
 from analysis.findings.contrast import Contrast, ProbeFinding, ProbeVerdict
 from analysis.findings.finding import FAILS, HOLDS, UNDECIDED
-from analysis.findings.probe_controls import GainIsGauge, RolloutIsBlind, ShiftMovesMaps
+from analysis.findings.probe_controls import RolloutIsBlind
 from analysis.findings.probe_evidence import ProbeEvidence
+from analysis.findings.probe_gauge import GainIsGauge, ShiftMovesMaps
 from analysis.findings.probe_layers import DeeperBcosProbes, DeeperConventionalProbes
 from analysis.findings.probe_losses import (
     AccuracyStays,

@@ -218,7 +218,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     writer = experiment("guidance_lambda")
     launch = write_sweep(writer, folder)
     elsewhere = experiment("elsewhere")
-    elsewhere.run("shared", "classifier_training", {"seed": 3}, {1: {"val/f1": 0.5}}, start="first")
+    tags = {"start": "first", "backbone": "small_resnet", "loss": "ce"}
+    elsewhere.run("shared", "classifier_training", {"seed": 3}, {1: {"val/f1": 0.5}}, **tags)
     elsewhere.run("first", "classifier_training", {"seed": 4}, {1: {"val/f1": 0.4}})
     experiment("running").run("unfinished", "classifier_training", {"seed": 0}, status="RUNNING")
     experiment("empty")

@@ -45,6 +45,14 @@ def test_parameters_are_told_from_tags_and_numbers(sweep: Runs) -> None:
     assert not {"seconds", "status", "iou_threshold", "label"} & set(sweep.parameters)
 
 
+def test_tags_of_probes_are_columns_where_any_run_has_them(store, sweep: Runs) -> None:
+    rows = load("elsewhere", store.uri).runs.set_index("result_id")
+    assert rows.loc["shared", ["tag.backbone", "tag.loss"]].tolist() == ["small_resnet", "ce"]
+    assert pd.isna(rows.loc["first", "tag.backbone"])
+    assert "tag.probe" not in rows
+    assert not [name for name in sweep.runs if str(name).startswith("tag.")]
+
+
 def test_history_holds_every_epoch_of_every_split(sweep: Runs) -> None:
     rows = sweep.history[sweep.history["result_id"] == "energy-0.005-final-1"]
     assert set(rows["split"]) == {"train", "val", "test"}

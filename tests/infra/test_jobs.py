@@ -13,7 +13,10 @@ import yaml
 from sweeps.launch import Sweep
 from tests.infra.manifests import INFRA, README, ROOT, the
 
-SWEEPS = ("guidance_annotations", "guidance_lambda", "idsds_methods", "waterbirds")
+SWEEPS = (
+    *("guidance_annotations", "guidance_lambda", "idsds_methods", "pretraining"),
+    *("probe_depth", "probe_objective", "waterbirds"),
+)
 JOBS = {path.stem: yaml.safe_load(path.read_text()) for path in INFRA.glob("jobs/*.yaml")}
 
 

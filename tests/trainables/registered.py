@@ -9,11 +9,14 @@ import trainables.attribution
 import trainables.grid_evaluation
 import trainables.group_training
 import trainables.idsds_finetuning
+import trainables.knn_evaluation
 import trainables.losses
 import trainables.metrics
 import trainables.models
 import trainables.probe_evaluation
-import trainables.probe_grids  # noqa: F401
+import trainables.probe_grids
+import trainables.probe_training
+import trainables.ssl_training  # noqa: F401
 from data_pipelines.configuration import Configuration, annotated_fields, default_of
 from data_pipelines.dataset import Dataset
 from tests.trainables.scenes import BASELINE, BIRDS
@@ -33,16 +36,18 @@ from trainables.models.pretrained import PretrainedWeights
 from trainables.models.probe import ConventionalProbe, Probe
 from trainables.probe_training import ProbeTraining
 from trainables.result import Result
+from trainables.ssl.method import SslMethod
+from trainables.ssl.moco_v2 import MocoV2
 
 FAMILIES: list[Any] = [
     *(Dataset, Network, Baseline, Segmentation, Attribution, Identity),
-    *(Loss, Metric, ClassificationMetric, Probe, Gauge, Backbone, Result),
+    *(Loss, Metric, ClassificationMetric, Probe, Gauge, Backbone, SslMethod, Result),
 ]
 UNTRAINED = UntrainedBackbone(network=BASELINE.network)
 PROBED = ProbeTraining(backbone=UNTRAINED, probe=ConventionalProbe(), data=BASELINE.data)
 REQUIRED = (
     *(BASELINE.network, BASELINE.data, InputXGradient(), BASELINE, BIRDS, Epg(), "supervised_ce"),
-    *(ConventionalProbe(), UNTRAINED, PROBED, 1.0),
+    *(ConventionalProbe(), UNTRAINED, PROBED, MocoV2(), 1.0),
     PretrainedWeights(sha256=64 * "0"),
 )
 """What stands for the required fields of a class."""

@@ -9,8 +9,8 @@ import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
 
-from trainables.backbone import TrainedBackbone, UntrainedBackbone
 from tests.trainables.scenes import BASELINE
+from trainables.backbone import TrainedBackbone, UntrainedBackbone
 from trainables.knn_evaluation import KnnEvaluation
 from trainables.neighbors import knn_accuracy
 

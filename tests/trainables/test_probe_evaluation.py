@@ -7,9 +7,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
+from torch import nn
 
 from tests.trainables.plugins import Raising
-from tests.trainables.probing import ProbeBench, colored, probe_training
+from tests.trainables.probing import ProbeBench, colored, leave, probe_training
 from trainables.attribution.bcos import Bcos
 from trainables.attribution.cam import GradCam
 from trainables.attribution.gradient import InputXGradient
@@ -82,6 +84,7 @@ def test_methods_that_ask_for_probabilities_get_those_of_their_probe(bench):
         pd.testing.assert_frame_equal(bench.rows(result), bench.rows(alone), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_probes_on_a_bcos_network(bench):
     backbone = UntrainedBackbone(network=SmallBcosResNet(width=4))
     kinds = (BcosProbe(layers=2, hidden=8), ConventionalProbe(layers=2, hidden=8))
@@ -149,14 +152,18 @@ class TestForwards:
         assert sum(forwards) == 8
 
     def test_of_maps_by_which_pixels_are_deleted(self, bench, forwards):
-        bench.run_bundle(*(evaluation(one, protocols=(DELETION,)) for one in ALL))
+        methods = (InputXGradient(), GradCam())
+        bench.run_bundle(
+            *(evaluation(one, m, protocols=(DELETION,)) for one in ALL for m in methods)
+        )
         # and by each probe: every image as it is, and each of its maps after one step
-        assert sum(forwards) == 8 + len(ALL) * (8 + (8 + TWO))
+        assert sum(forwards) == 8 + len(ALL) * (8 + len(methods) * (8 + TWO))
 
 
 class TestImages:
     """Which are judged."""
 
+    @pytest.mark.slow
     def test_those_that_the_probe_or_all_compared_classify_correctly(self, bench):
         blind = probe_training(seed=9)
         bench.plant(blind, blind=True)
@@ -196,6 +203,19 @@ def test_a_method_that_raises_fails_its_result_alone(bench):
     assert bench.reason(results[0]) == "RuntimeError: no map today"
     assert bench.told(results[1], "finished")
     assert not list((bench.storage / "parts").iterdir())
+
+
+def test_a_probe_whose_maps_are_no_numbers_fails_alone(bench):
+    """Its maps are made beside those of the others."""
+    head = CE.architecture.head_of(CE.model_at(bench.trial(CE), 4).module)
+    nn.init.constant_(head.last.weight, torch.nan)
+    leave(bench.folder(CE), head)
+    results = [evaluation(of, protocols=(Gini(),)) for of in ALL]
+    bench.run_bundle(*results)
+    assert "not finite for image" in bench.reason(results[0])
+    for result in results[1:]:
+        assert bench.told(result, "finished"), bench.events
+        assert len(bench.rows(result)) == 8 + TWO
 
 
 @pytest.mark.parametrize(

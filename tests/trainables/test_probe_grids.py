@@ -24,7 +24,7 @@ from trainables.gauge import Centered, Exchanged, Shifted
 from trainables.grid_evaluation import GridEvaluation
 from trainables.models.probe import BcosProbe, ConventionalProbe
 from trainables.models.timm_vit import SmallViT
-from trainables.pack_scorer import PackScored, PackScorer
+from trainables.pack_scorer import VALUES_A_PIXEL, PackScored, PackScorer
 from trainables.probe_grids import ProbeGridEvaluation
 
 CE = probe_training()
@@ -112,9 +112,9 @@ class TestScores:
         probes = [probe_training(backbone=backbone, seed=seed) for seed in range(3)]
         bench = ProbeBench(tmp_path, {"val": colored(16, 1)})
         bench.plant(*probes)
-        results = [
-            evaluation(of, Rollout(), images="common", compared=tuple(probes)) for of in probes
-        ]
+        shared = {"images": "common", "compared": tuple(probes)}
+        results = [evaluation(of, Rollout(), **shared) for of in probes]
+        results.append(evaluation(probes[0], Rollout(), gauge=Shifted(alpha=3.0), **shared))
         bench.run_bundle(*results)
         first = bench.rows(results[0])
         for result in results:
@@ -149,6 +149,20 @@ class TestSharing:
         # the second time for what the gauges are asked and the two methods are not
         assert sum(forwards) == 2 * GRIDS
 
+    @pytest.mark.slow
+    def test_probes_of_several_backbones_choose_common_images(self, bench):
+        other = probe_training(backbone=other_backbone())
+        bench.plant(other)
+        results = [evaluation(of, images="common", compared=(CE, other)) for of in (CE, other)]
+        assert results[0].bundle != results[1].bundle
+        for result in results:
+            result.check()
+            assert bench.run(result), bench.events
+        first, second = (bench.rows(result) for result in results)
+        assert first["image_id"].equals(second["image_id"])
+        assert not first["score"].equals(second["score"])
+
+    @pytest.mark.slow
     def test_more_probes_than_there_is_room_for(
         self, bench, planted, tmp_path, monkeypatch, forwards
     ):
@@ -156,7 +170,8 @@ class TestSharing:
         bench.run_bundle(*results)
         assert sum(forwards) == GRIDS
         forwards.clear()
-        monkeypatch.setattr("trainables.pack_scorer.HOST_BYTES", 4 * 64 * (2 * SIZE_PX) ** 2)
+        of_one = 4 * 4 * VALUES_A_PIXEL * (2 * SIZE_PX) ** 2  # four cells, four bytes
+        monkeypatch.setattr("trainables.pack_scorer.HOST_BYTES", of_one)
         other = planted.beside(tmp_path / "other", *ALL)
         ProbeBench(other.storage, planted.splits).run_bundle(*results)
         assert sum(forwards) == len(ALL) * GRIDS
@@ -187,6 +202,7 @@ class TestSharing:
             pd.testing.assert_frame_equal(bench.rows(result), rows, check_exact=True)
         assert not list((bench.storage / "parts").iterdir())
 
+    @pytest.mark.slow
     def test_a_probe_whose_weights_are_broken_fails_alone(self, bench):
         results = [common(of) for of in ALL]
         bench.run_bundle(*results)  # the logits are there
@@ -204,6 +220,7 @@ class TestSharing:
         bench.run_bundle(*results)
         for result in results[::2]:
             assert bench.reason(result) == "RuntimeError: no map today"
+            assert "plugins.py" in bench.told(result, "failed")[0]["traceback"]
         assert all(bench.told(result, "finished") for result in results[1::2])
         assert not list((bench.storage / "parts").iterdir())
 
@@ -238,6 +255,10 @@ class TestGauges:
             assert not other["score"].equals(raw["score"])
         # as the shift grows every class has one map: the four cells of a mosaic share it
         assert others[1]["score"].mean() == pytest.approx(1 / 4, abs=1e-3)
+        losses = [bench.history(result)[0][1]["val/ce_loss"] for result in results]
+        assert losses[0] > 0  # what no gauge changes; logits of 1e6 leave float32 few digits
+        assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+        assert losses[3] == pytest.approx(losses[0], rel=1e-4)
 
 
 class TestRefusals:
@@ -255,7 +276,6 @@ class TestRefusals:
             ({"confidence": 1.0}, "confidence = 1.0"),
             ({"images": "common"}, "0 probes compared"),
             ({"compared": (CE,)}, "images = 'own', 1 probes compared"),
-            ({"images": "common", "compared": (BCE,)}, "this one among them"),
             (
                 {"images": "common", "compared": (CE, replace(CE, image_size_px=32))},
                 "no common images",

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +25,10 @@ from trainables import frozen_features
 from trainables.backbone import UntrainedBackbone
 from trainables.frozen_features import FrozenBackbone
 from trainables.models.bcos_layers import BcosConv2d
+from trainables.models.bcos_resnet import SmallBcosResNet
+from trainables.models.bcos_vit import SmallBcosViTc
 from trainables.models.probe import BcosProbe, ConventionalProbe
+from trainables.models.timm_vit import SmallViT
 from trainables.probe_training import ProbeTraining
 from trainables.team import Dismissed, Team
 from trainables.trial import Trial, feed_key, run_bundle
@@ -130,7 +138,7 @@ def test_each_probe_leaves_its_head_alone(packed):
     steps = [step for step, _ in packed.history(LINEAR)]
     assert steps == [1, 2, 3]
     metrics = packed.history(LINEAR)[-1][1]
-    expected = {"f1", "map", "accuracy", "loss"}
+    expected = {"f1", "map", "accuracy", "loss", "images"}
     for split in ("val", "test"):
         assert {key.split("/")[1] for key in metrics if key.startswith(split)} == expected
     assert not any(key.startswith("test") for key in packed.history(LINEAR)[0][1])
@@ -193,6 +201,38 @@ def test_features_that_do_not_fit_are_made_anew(bench, forwards, monkeypatch):
     assert same(other.weights(asked), bench.weights(asked))
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Announced(ImageSet):
+    """Brings batches only as they were announced, as a stream does."""
+
+    waiting: list[list[int]] = field(default_factory=list)
+
+    @contextmanager
+    def expecting(self, batches):
+        self.waiting[:] = [batch.tolist() for batch in batches]
+        yield
+        self.waiting.clear()
+
+    def images(self, indices):
+        assert self.waiting.pop(0) == list(indices)
+        return super().images(indices)
+
+
+@pytest.mark.parametrize("augmentation", ["crop", "none"])
+def test_a_stream_serves_a_pack_as_well(augmentation, bench):
+    asked = [replace(probe, augmentation=augmentation) for probe in (LINEAR, DEEP, SHORT)]
+    bench.run_bundle(*asked)
+    streams = {
+        split: Announced(**{f.name: getattr(images, f.name) for f in fields(images)})
+        for split, images in bench.splits.items()
+    }
+    streamed = ProbeBench(bench.storage.parent / "streamed", streams)
+    streamed.run_bundle(*asked)
+    for probe in asked:
+        assert streamed.history(probe) == bench.history(probe)
+    assert not any(stream.waiting for stream in streams.values())
+
+
 def test_a_probe_that_diverges_fails_alone(packed, bench):
     wild = replace(LINEAR, optimizer_name="sgd", learning_rate=3e38, warmup_epochs=0)
     bench.run_bundle(LINEAR, wild, DEEP)
@@ -236,6 +276,34 @@ def test_a_killed_pack_makes_no_finished_epoch_again(bench, forwards):
     assert forwards == []
 
 
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tests.trainables.scenes import squares
+from tests.trainables.test_probe_pack import DEEP, PACK, ProbeBench
+from trainables.trial import run_bundle
+
+def emit(event):
+    if event["result_id"] == DEEP.result_id and event.get("step") == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+splits = {"train": squares(20, 0), "val": squares(10, 1), "test": squares(6, 2)}
+run_bundle(PACK, Path(sys.argv[1]), ProbeBench(Path(sys.argv[1]), splits).feeds, emit)
+"""
+
+
+@pytest.mark.slow
+def test_a_process_killed_with_its_pack_leaves_nothing_half_written(packed, bench):
+    command = [sys.executable, "-c", KILLED, str(bench.storage)]
+    ended = subprocess.run(command, cwd=Path(__file__).parents[2], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert not (bench.folder(LINEAR) / "result.json").exists()
+    bench.run_bundle(*PACK)
+    for probe in PACK:
+        assert same(packed.weights(probe), bench.weights(probe))
+        assert bench.history(probe) == packed.history(probe)
+
+
 def test_a_probe_of_the_wrong_data_fails_alone(bench):
     ce = replace(LINEAR, objective="ce")
     bench.run_bundle(ce, LINEAR)
@@ -255,6 +323,17 @@ def test_a_head_that_raises_fails_its_own_probe(packed, bench, monkeypatch):
     assert same(packed.weights(LINEAR), bench.weights(LINEAR))
 
 
+def test_what_the_backbone_raises_concerns_all(bench, monkeypatch):
+    def broken(self, pictures):
+        raise ValueError("image 0-003: its place in the shards holds another")
+
+    monkeypatch.setattr(FrozenBackbone, "__call__", broken)
+    bench.run_bundle(LINEAR, DEEP)
+    (event,) = bench.told(LINEAR, "failed")
+    assert "image 0-003" in event["reason"]
+    assert "train_pack" in bench.told(DEEP, "failed")[0]["traceback"]
+
+
 def test_a_probe_that_is_added_is_trained_alone(packed, bench):
     added = replace(LINEAR, probe=BcosProbe())
     done = {probe.result_id for probe in PACK} | {LINEAR.backbone.result_id}
@@ -263,6 +342,27 @@ def test_a_probe_that_is_added_is_trained_alone(packed, bench):
     assert plan.stages == [[[added]]]
     together = make_plan([*PACK, added], lambda _: False, packed.storage, images)
     assert [[len(bundle) for bundle in stage] for stage in together.stages] == [[len(PACK) + 1]]
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        pytest.param(SmallViT(size_px=SIZE_PX), marks=pytest.mark.slow),  # timm: some seconds
+        SmallBcosResNet(width=4),
+        SmallBcosViTc(),
+    ],
+    ids=lambda network: network.key,
+)
+def test_any_network_with_features_serves_a_pack(network, bench, tmp_path):
+    kinds = (ConventionalProbe(), ConventionalProbe(layers=2, hidden=6), BcosProbe(layers=2))
+    backbone = UntrainedBackbone(network=network)
+    asked = [replace(LINEAR, backbone=backbone, probe=kind, epochs=1) for kind in kinds]
+    bench.run_bundle(*asked)
+    for probe in asked:
+        assert bench.told(probe, "finished"), bench.events
+    alone = ProbeBench(tmp_path / "alone", bench.splits)
+    assert alone.run(asked[1])
+    assert same(alone.weights(asked[1]), bench.weights(asked[1]))
 
 
 def test_patience_stops_a_probe_and_no_other(bench):

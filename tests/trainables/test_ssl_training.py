@@ -58,7 +58,11 @@ class Killed(BaseException):
     """What a dead process looks like from inside: nothing catches it."""
 
 
-@pytest.mark.parametrize("training", [MOCO, BYOL, DINO], ids=lambda t: t.method.name)
+@pytest.mark.parametrize(
+    "training",
+    [MOCO, *(pytest.param(more, marks=pytest.mark.slow) for more in (BYOL, DINO))],
+    ids=lambda t: t.method.name,
+)
 def test_a_resumed_training_equals_an_undisturbed_one(training, bench, tmp_path):
     assert bench.run(training), bench.events[-1]
     undisturbed = bench.history(training)
@@ -86,9 +90,7 @@ def test_the_weights_are_a_backbone_and_the_reference_is_the_untrained_one(bench
     assert bench.run(MOCO)
     judged = {}
     for backbone in (TrainedBackbone(of=MOCO), UntrainedBackbone(network=MOCO.network)):
-        result = KnnEvaluation(
-            backbone=backbone, data=MOCO.data, image_size_px=MOCO.image_size_px
-        )
+        result = KnnEvaluation(backbone=backbone, data=MOCO.data, image_size_px=MOCO.image_size_px)
         assert bench.run(result), bench.events[-1]
         ((_, metrics),) = bench.history(result)
         judged[backbone.pretraining] = metrics["val/knn_accuracy"]

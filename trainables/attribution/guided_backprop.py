@@ -35,13 +35,8 @@ class Guided(TorchFunctionMode):
         """Run the function; hook what a ReLU made."""
         out = func(*args, **(kwargs or {}))
         if func in RELUS and out.requires_grad:
-            out.register_hook(_positive)
+            out.register_hook(lambda gradient: gradient.clamp(min=0))
         return out
-
-
-def _positive(gradient: Tensor | None) -> Tensor | None:
-    """Undefined where the target does not depend on the ReLU: behind another probe of a pack."""
-    return None if gradient is None else gradient.clamp(min=0)
 
 
 @dataclass(frozen=True, kw_only=True)

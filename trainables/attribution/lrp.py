@@ -20,6 +20,7 @@ from trainables.models.network import Model
 from trainables.passes import Need, Passes
 
 Composite = Literal["epsilon_gamma_box", "epsilon_plus_flat"]
+TINY = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +62,9 @@ class Relevance:
         from zennit import composites, layer, rules, types  # only here: few processes need it
 
         zero = ["bias"] if self.zero_bias else None
-        own = rules.Pass() if self.zero_bias else rules.Epsilon(epsilon=self.epsilon)
-        constant = [(LogitLayer, own)]  # in the logits: a bias as others are
+        # the constant in the logits is a bias; relevance starts as the sum that it is divided by
+        own = rules.Pass() if self.zero_bias else rules.Epsilon(epsilon=TINY)
+        constant = [(LogitLayer, own)]
         if self.composite == "flat":
             passing = (types.Activation, types.BatchNorm, LogitLayer)
             sharing = (types.AvgPool, layer.Sum)

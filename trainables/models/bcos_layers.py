@@ -66,17 +66,12 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, x: Tensor, layer: Dynamic, matrix: bool) -> Tensor:
         ctx.save_for_backward(weight, x)
-        ctx.set_materialize_grads(False)  # where no gradient arrives, none is made up
         ctx.layer, ctx.matrix = layer, matrix
         return weight @ x if matrix else weight * x
 
     @staticmethod
-    def backward(
-        ctx: Any, *gradients: Tensor | None
-    ) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         (gradient,) = gradients
-        if gradient is None:
-            return None, None, None, None
         weight, x = ctx.saved_tensors
         to_weight = to_x = None
         if ctx.needs_input_grad[0] and not ctx.layer.explained:

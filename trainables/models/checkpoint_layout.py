@@ -23,16 +23,6 @@ BCOS: Kinds = (BcosResNet, BcosViT)
 SUPERVISED = ("supervised_ce", "supervised_bce")
 """A file does not say which loss its classifier was trained with."""
 
-CLASSIFIERS: Mapping[type[Network], str] = {
-    TorchvisionResNet: "fc.",
-    SmallResNet: "fc.",
-    BcosResNet: "fc.",
-    TimmViT: "head.",
-    BcosViT: "0.linear_head.",
-    ClipResNet50: "head.",
-}
-"""How the names begin of what a probe takes the place of."""
-
 IN_SEQUENCE = {r"^(?=to_patch_embedding\.|transformer\.|linear_head\.)": "0."}
 """B-cos ViTs end in a logit layer, in a sequence; some files are without it."""
 CLIP_STEM = {rf"^(conv|bn){k}\.": rf"stem.conv{k}.\1." for k in (1, 2, 3)}
@@ -74,7 +64,7 @@ class Layout:
     networks: Kinds
     containers: tuple[str, ...] = ("state_dict",)
     prefix: str = ""
-    dropped: str = "$."
+    dropped: str = "(?!)"  # nothing
     needed: tuple[str, ...] = ()
     classified: bool = True
     renamed: Mapping[str, str] = field(default_factory=dict)
@@ -112,9 +102,9 @@ def is_table(content: Any) -> TypeGuard[Mapping[str, Tensor]]:
     )
 
 
-def classifier_of(network: Network) -> str:
-    """How the names of the network's classifier begin."""
-    return next(head for kind, head in CLASSIFIERS.items() if isinstance(network, kind))
+def classifier_of(network: Network) -> tuple[str, ...]:
+    """How the names begin of what a probe takes the place of."""
+    return tuple(f"{path}." for path in (network.head_at, *network.bypassed))
 
 
 LAYOUTS = (

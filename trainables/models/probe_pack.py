@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from data_pipelines.grids import Output
 from trainables.models.network import Model
@@ -56,19 +55,27 @@ class _Beside(torch.autograd.Function):
         with torch.enable_grad():
             ctx.taken = [features.detach().requires_grad_() for _ in pack.heads]
             ctx.given = [head(x) for head, x in zip(pack.heads, ctx.taken, strict=True)]
-        ctx.classes = pack.classes
+        ctx.save_for_backward(features)
+        ctx.pack = pack
         return torch.cat([logits.detach() for logits in ctx.given], 1)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (features,) = ctx.saved_tensors
+        further = torch.is_grad_enabled()  # the gradient will be differentiated, by them, too
         total: Tensor | None = None
-        parts = asked_parts(gradients[0], ctx.classes)
-        for taken, given, part in zip(ctx.taken, ctx.given, parts, strict=True):
+        parts = asked_parts(gradients[0], ctx.pack.classes)
+        for head, taken, given, part in zip(
+            ctx.pack.heads, ctx.taken, ctx.given, parts, strict=True
+        ):
             if part is not None:
-                (own,) = torch.autograd.grad(given, taken, part, retain_graph=True)
+                (own,) = (
+                    torch.autograd.grad(head(features), features, part, create_graph=True)
+                    if further
+                    else torch.autograd.grad(given, taken, part, retain_graph=True)
+                )
                 total = own if total is None else total + own
-        return torch.zeros_like(ctx.taken[0]) if total is None else total, None
+        return torch.zeros_like(features) if total is None else total, None
 
 
 @dataclass(frozen=True)

@@ -153,13 +153,16 @@ def pretraining_meant(network: Network, pretraining: str, path: str | Path) -> s
         return SUPERVISED[isinstance(network, BcosNetwork)]
     if pretraining != "auto":
         return pretraining
+    known = ", ".join(pretrainings_of(network))
+    if not known:
+        raise ValueError(f"no layout of published weights of {network.name} is known")
     content = content_of(path)
     fits = {
         SUPERVISED[isinstance(network, BcosNetwork)] if name in SUPERVISED else name
         for name in fitting_pretrainings(network, content)
     }
     if len(fits) != 1:
-        tried = " or ".join(sorted(fits)) or f"none of {', '.join(pretrainings_of(network))}"
+        tried = " or ".join(sorted(fits)) or f"none of {known}"
         raise ValueError(
             f"{path}: by its layout it is {tried} of {network.name}; say which; it holds "
             f"{held_by(content)}"
@@ -184,7 +187,8 @@ def match_in(network: Network, layout: Layout, content: Any) -> Match | None:
     table = layout.table(content)
     if table is None:
         return None
-    classifier = classifier_of(network)
+    state, classifier = shapes_of(network), classifier_of(network)
+    expected = {key: t for key, t in state.items() if not key.startswith(classifier)}
     found, dropped, unknown = dict[str, Tensor](), list[str](), list[str]()
     bare = without_what_is_before_all(table)
     for name, tensor in bare.items():
@@ -193,12 +197,10 @@ def match_in(network: Network, layout: Layout, content: Any) -> Match | None:
             layout.classified and ours is not None and ours.startswith(classifier)
         ):
             dropped.append(name)
-        elif ours is None or ours in found:
+        elif ours is None or ours not in expected or ours in found:
             unknown.append(name)
         else:
             found[ours] = tensor
-    state = shapes_of(network)
-    expected = {key: t for key, t in state.items() if not key.startswith(classifier)}
     named = misfits(found, expected, unknown)
     if layout.needed and not any(name.startswith(layout.needed) for name in bare):
         named.setdefault("missing", []).append(f"a classifier ({', '.join(layout.needed)})")

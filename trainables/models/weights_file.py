@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 import zipfile
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -32,6 +33,13 @@ BESIDE_WEIGHTS = (
 )
 """What published checkpoints hold beside weights: flags; learning rates of NumPy, in optimizers
 (DINO); histories of losses and what their functions are pickled with (mmpretrain)."""
+
+
+UNREADABLE = (
+    *(SafetensorError, zipfile.BadZipFile, struct.error, EOFError, OSError, RuntimeError),
+    *(LookupError, AttributeError, TypeError, AssertionError),  # torch, of a damaged table
+)
+"""How reading fails on files that are cut off, damaged or something else."""
 
 
 class Unread:
@@ -169,7 +177,7 @@ def read(path: Path) -> Any:
             f"({str(error).splitlines()[0]}); save the network's state_dict alone, best as "
             "safetensors"
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, KeyError, OSError) as error:
+    except UNREADABLE as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{path}: neither safetensors nor a torch file ({reason})") from error
 

@@ -35,9 +35,7 @@ class Distillation(Criterion):
         found = {
             n: (x / self.method.student_temperature).log_softmax(1) for n, x in outputs.items()
         }
-        losses = [
-            -(wanted[a] * found[b]).sum(1).mean() for a in wanted for b in found if a != b
-        ]
+        losses = [-(wanted[a] * found[b]).sum(1).mean() for a in wanted for b in found if a != b]
         with torch.no_grad():
             mean = torch.cat(list(targets.values())).mean(0)
             self.center = mean.lerp(self.center, self.method.center_momentum)
@@ -58,9 +56,7 @@ class Dino(SslMethod):
     teacher_views: ClassVar[slice] = slice(0, 2)
     kept: ClassVar = "teacher"
 
-    view: View = field(
-        default_factory=lambda: View(crop_scale=(0.14, 1.0), saturation=0.2, blur=1)
-    )
+    view: View = field(default_factory=lambda: View(crop_scale=(0.14, 1.0), saturation=0.2, blur=1))
     """The first large one. At least 0.14 of the image for ResNet-50 in How to Probe."""
     other_view: View = field(
         default_factory=lambda: View(crop_scale=(0.14, 1.0), saturation=0.2, blur=0.1, solarize=0.2)

@@ -1,17 +1,16 @@
-"""An encoder: a network asked for its pooled features, with a head in its classifier's place."""
+"""An encoder: a network asked for the features that probes take, pooled, and a head on them."""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
-from trainables.models.network import Model, Network, evaluating
+from trainables.models.network import WHY_NOT, Model
 
 
 class Encoder(nn.Module):
     """A network whose features are read where they come out, and what is made of them.
 
-    The network stays whole, and its state dict its own: the classifier takes no part, and learns
+    The network stays whole, and its state dict its own: its classifier does not run and learns
     nothing.
 
     Attributes:
@@ -20,35 +19,44 @@ class Encoder(nn.Module):
     """
 
     def __init__(self, model: Model, head: nn.Module | None = None):
+        """Read the features where a probe would.
+
+        Raises:
+            ValueError: the network has none.
+        """
         super().__init__()
+        if model.network is None or not model.network.probed_at:
+            who = type(model.module).__name__ if model.network is None else model.network.name
+            raise ValueError(f"{who} has no features to pool: {WHY_NOT}")
         self.network = model.module
         self.head = nn.Identity() if head is None else head
-        self._path = model.depths["final"]
-        self._prefix = model.tokens.prefix if model.tokens else 0
+        self._path, self._form = model.network.probed_at, model.network.probe_form
 
     def features(self, images: Tensor) -> Tensor:
-        """Encoded images (B, C, H, W) to the mean of their maps, or the class token, (B, D)."""
+        """Encoded images (B, C, H, W) to the mean of maps or tokens, or the class token, (B, D)."""
         kept: list[Tensor] = []
-        handle = self.network.get_submodule(self._path).register_forward_hook(
-            lambda _module, _inputs, output: kept.append(output)
-        )
+
+        def keep(_module: nn.Module, _inputs: object, out: Tensor) -> None:
+            kept.append(out)
+            raise _FoundError
+
+        handle = self.network.get_submodule(self._path).register_forward_hook(keep)
         try:
             self.network(images)
+        except _FoundError:
+            (features,) = kept
+        else:
+            raise RuntimeError(f"{self._path!r} did not run in a forward")
         finally:
             handle.remove()
-        (features,) = kept
-        if features.ndim == 4:
-            return features.mean((2, 3))
-        return features[:, 0] if self._prefix else features.mean(1)
+        if self._form == "class_token":
+            return features
+        return features.mean((2, 3)) if self._form == "map" else features.mean(1)
 
     def forward(self, images: Tensor) -> Tensor:
         embedding: Tensor = self.head(self.features(images))
         return embedding
 
 
-def channels_of(model: Model, network: Network) -> int:
-    """How many features the network has, D."""
-    side = network.check_px
-    images = model.encode(torch.zeros(1, 3, side, side, dtype=torch.uint8))
-    with evaluating(model.module), torch.no_grad():
-        return Encoder(model).features(images).shape[1]
+class _FoundError(Exception):
+    """The features are there: the rest of the forward is not wanted."""

@@ -24,6 +24,7 @@ def mlp(
     *,
     bcos: bool,
     norm: bool = False,
+    last_norm: bool = False,
     activation: type[nn.Module] = nn.ReLU,
 ) -> nn.Sequential:
     """Linear layers with an activation between them; or B-cos layers, which need none.
@@ -34,6 +35,7 @@ def mlp(
         channels: of the input and of each layer.
         bcos: whether layers and norms are B-cos.
         norm: whether a batch norm follows each layer but the last.
+        last_norm: whether one without weights of its own follows the last.
         activation: after each conventional layer but the last.
     """
     layers: list[nn.Module] = []
@@ -44,4 +46,7 @@ def mlp(
                 layers.append(BatchNormUncentered1d(b) if bcos else nn.BatchNorm1d(b))
             if not bcos:
                 layers.append(activation())
+    if last_norm:
+        norms = BatchNormUncentered1d(b) if bcos else nn.BatchNorm1d(b, affine=False)
+        layers.append(norms.requires_grad_(False))
     return nn.Sequential(*layers)

@@ -33,11 +33,10 @@ class Criterion(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class SslMethod(Configuration, family=True):
-    """How a network learns from images without labels: a student matches its teacher on other
-    views of the same images; the teacher follows the student.
+    """A student matches its teacher on other views of the same images; the teacher follows it.
 
     The losses are ours: lightly, the library that has them, asks a server for its version when it
-    is imported, brings nine packages more (hydra-core and pytorch_lightning among them) and has no
+    is imported, comes with eight packages more (pytorch_lightning, hydra-core, ...) and has no
     B-cos heads.
     """
 

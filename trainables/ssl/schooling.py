@@ -7,9 +7,9 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
-from trainables.models.bcos_network import BcosNetwork
-from trainables.models.network import Model, Network
-from trainables.ssl.encoder import Encoder, channels_of
+from trainables.models.network import Model
+from trainables.models.probed import features_kind
+from trainables.ssl.encoder import Encoder
 from trainables.ssl.method import SslMethod
 
 
@@ -27,12 +27,12 @@ class Schooling(nn.Module):
 
     steps: Tensor
 
-    def __init__(self, method: SslMethod, model: Model, network: Network, total_steps: int):
+    def __init__(self, method: SslMethod, model: Model, total_steps: int):
         super().__init__()
-        bcos = isinstance(network, BcosNetwork)
-        projector = method.projector(channels_of(model, network), bcos=bcos)
+        kind = features_kind(model)
+        projector = method.projector(kind.channels, bcos=kind.bcos)
         self.student = Encoder(model, projector)
-        self.predictor = method.predictor(bcos=bcos)
+        self.predictor = method.predictor(bcos=kind.bcos)
         self.teacher = deepcopy(self.student).requires_grad_(False)
         self.criterion = method.criterion()
         self.register_buffer("steps", torch.tensor(0))

@@ -104,7 +104,8 @@ class Probes:
         metrics = {f"val/{key}": float(np.nanmean(scores)), "val/dead_map_fraction": 0.1}
         metrics[f"val/{key}_defined_fraction"] = float(np.isfinite(scores).mean())
         more = {"side": side, "gauge.name": gauge, "images": images, **parameters}
-        kind, table = "probe_grid_evaluation", pd.DataFrame(rows).assign(protocol_key=key)
+        kind = more.pop("kind", "probe_grid_evaluation")
+        table = pd.DataFrame(rows).assign(protocol_key=key)
         metrics |= logged or {}
         return self._evaluation(kind, of, method, table, metrics, status, more)
 
@@ -157,8 +158,7 @@ class Probes:
         self.rows.append(row | parameters)
         if status == "FINISHED":
             self.epochs.append((name, 1, metrics))
-            texts = dict.fromkeys(["image_id", "protocol_key"], "category")
-            self.tables[name] = table.assign(method_key=method).astype(texts)
+            self.tables[name] = table
         return name
 
     def clear(self) -> None:
@@ -262,7 +262,8 @@ class Probes:
     def whole(self) -> Probes:
         """A little of everything: two backbones and pre-trainings, depths, gauges, shifts."""
         for backbone, method in (("small_resnet", "lrp"), ("small_bcos_resnet", "bcos")):
-            for probe in ("conventional", "conventional_l2", "bcos", "bcos_l2"):
+            deeper = ("conventional_l2", "bcos", "bcos_l2") if method == "lrp" else ()
+            for probe in ("conventional", *deeper):
                 self.controls(backbone=backbone, probe=probe)
                 linear = probe == "conventional"
                 losses = ("ce", "bce", "bce_uniform") if linear else ("ce", "bce")

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
-from analysis.findings.probe_controls import (
-    GainIsGauge,
-    RolloutIsBlind,
-    ShiftMovesMaps,
-    dead_maps,
-    gauges,
-    shifts,
-)
+from analysis.findings.probe_controls import RolloutIsBlind, dead_maps
+from analysis.findings.probe_gauge import GainIsGauge, ShiftMovesMaps, gauges, shifts
 
 P10A, P10B, P10C = RolloutIsBlind(), GainIsGauge(), ShiftMovesMaps()
 VIT = {"backbone": "small_vit", "pretraining": "dino"}
@@ -80,7 +76,8 @@ def test_a_gain_that_goes_with_the_class_mean_is_the_gauge(probes) -> None:
     assert (verdict.verdict, found.verdict) == ("holds", "holds")
     assert found.value == pytest.approx(0.2, abs=0.01)
     assert found.against == pytest.approx(0.0, abs=0.01)
-    assert verdict.note.startswith(("100 %", "99 %", "101 %", "98 %", "102 %"))
+    assert re.search(r"\b\d+\.\d as trained, -?0\.\d in its direction", verdict.note)
+    assert "% is the gauge" in verdict.note
     shown = {c.what: c for c in verdict.contrasts}
     assert shown["CE carrying BCE's class mean, over CE"].effect == pytest.approx(0.2, abs=0.01)
     assert shown["CE centered, over CE"].verdict == "undecided"
@@ -89,6 +86,22 @@ def test_a_gain_that_goes_with_the_class_mean_is_the_gauge(probes) -> None:
 def test_a_gain_that_stays_is_the_loss(probes) -> None:
     verdict = gauge_pair(probes, ce=(0.4, 0.2), bce=(0.6, 0.6)).judged(P10B)
     assert verdict.verdict == "fails"
+
+
+def test_an_effect_may_be_a_loss(probes) -> None:
+    found = gauge_pair(probes, ce=(0.6, 0.4), bce=(0.4, 0.4)).only(P10B)
+    assert found.verdict == "holds"
+    assert found.value == pytest.approx(0.2, abs=0.01)
+    (row,) = gauges(probes.evidence()).to_dict("records")
+    assert row["share"] == pytest.approx(1.0, abs=0.05)
+
+
+def test_no_effect_cannot_go(probes) -> None:
+    verdict = gauge_pair(probes, ce=(0.5, 0.4), bce=(0.5, 0.1)).judged(P10B)
+    (found,) = verdict.deciding
+    assert (found.verdict, found.read) == ("undecided", True)
+    assert found.why == "there is no effect as trained that could go"
+    assert verdict.note == ""
 
 
 def test_the_gauge_is_read_of_controlled_probes_only(probes) -> None:
@@ -109,7 +122,7 @@ def test_gauges_stand_side_by_side(probes) -> None:
 
 
 def test_no_gain_has_no_share(probes) -> None:
-    gauge_pair(probes, ce=(0.6, 0.4), bce=(0.4, 0.4))
+    gauge_pair(probes, ce=(0.5, 0.4), bce=(0.5, 0.4))
     (row,) = gauges(probes.evidence()).to_dict("records")
     assert np.isnan(row["share"])
     assert np.isnan(row["ce_exchanged"])

@@ -11,7 +11,8 @@ import pytest
 
 from analysis import document, neighbors, report
 from analysis.pretraining_report import PretrainingFrames
-from analysis.probing_report import NOTHING, ProbingFrames
+from analysis.probing_report import ProbingFrames
+from analysis.probing_sentences import NOTHING
 from analysis.report import Both, frames_of
 from analysis.tables import WIDTH
 
@@ -64,7 +65,7 @@ def test_everything_is_tables_pictures_and_one_page(probes, tmp_path: Path) -> N
     assert "…" not in re.sub(r"(?s).*ACCURACY OF THE PROBES|RESULTS.*", "", text)
     assert "48 → 81  holds" in text  # the paper's number, then our verdict
     short = text[text.index("IN SHORT") :]
-    assert "Controls: 26 of 26 probes" in " ".join(short.split())
+    assert "Controls: 20 of 20 probes" in " ".join(short.split())
     assert "no runs for P9, P10a" in " ".join(short.split())
 
 
@@ -74,9 +75,18 @@ def test_whole_networks_stand_below_their_probes(probes) -> None:
     run = {"result_id": "base", "kind": "classifier_training", "objective": "ce", "seed": 0}
     probes.rows.append({**base, **run, "data.images_val": 200})
     probes.epochs.append(("base", 1, {"val/accuracy": 0.91, "val/f1": 0.5}))
-    text = frames_of(probes.runs()).terminal()
-    (line,) = (line for line in text.splitlines() if line.startswith("end to end"))
-    assert line.split()[:6] == ["end", "to", "end", "own", "classifier", "91.0"]
+    run |= {"result_id": "other", "objective": "bce"}
+    probes.rows.append({**base, **run, "data.images_val": 200})
+    probes.epochs.append(("other", 1, {"val/accuracy": 0.9, "val/f1": 0.5}))
+    for of, score in (("base", 0.3), ("other", 0.5)):
+        probes.mosaics(of, score, kind="grid_evaluation")
+    frames = frames_of(probes.runs())
+    (whole,) = frames.losses[frames.losses["pretraining"] == "end to end"].to_dict("records")
+    assert (whole["verdict"], whole["decides"], whole["paired"]) == ("holds", False, True)
+    text = frames.terminal()
+    first, other = (line for line in text.splitlines() if line.startswith("end to end"))
+    assert first.split()[:7] == ["end", "to", "end", "own", "classifier", "91.0", "90.0"]
+    assert other.split()[3] == "lrp"
 
 
 def test_what_does_not_exceed_its_control_is_marked(probes) -> None:

@@ -137,3 +137,22 @@ def test_names_and_statistics_are_those_that_timm_gives_openai_s_weights():
     }
     said = timm.get_pretrained_cfg("resnet50_clip_gap.openai")
     assert (said.mean, said.std) == (MEAN, STD)
+
+
+def test_what_a_probe_takes_is_what_its_place_is_given():
+    class Kept(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            self.given = x
+            return x.mean((2, 3))
+
+    network, kept, seen = ClipResNet50(), Kept(), []
+    with torch.device("meta"):
+        module = network.build(2).module
+        module.set_submodule(network.head_at, kept)
+        module.get_submodule(network.probed_at).register_forward_hook(
+            lambda _m, _i, out: seen.append(out)
+        )
+        out = module(torch.zeros(1, 3, 224, 224))
+    assert kept.given is seen[0]
+    assert seen[0].shape == (1, 2048, 7, 7)
+    assert out.shape == (1, 2048)

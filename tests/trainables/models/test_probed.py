@@ -116,6 +116,7 @@ def test_a_probed_network_is_a_network(network):
     assert whole.key == f"probed_{network.key}_bcos_l2_hidden4"
 
 
+@pytest.mark.slow
 def test_large_networks_can_be_probed():
     names = [
         "resnet50", "wide_resnet50_2", "bcos_resnet50", "vit_base_patch16", "bcos_vitc_s",

@@ -13,6 +13,7 @@ from tests import reference
 from trainables.ssl.byol import Byol
 from trainables.ssl.dino import Dino
 from trainables.ssl.moco_v2 import MocoV2, Queue
+from trainables.ssl.moco_v3 import MocoV3
 
 
 def drawn(*shape, seed=0):
@@ -20,8 +21,9 @@ def drawn(*shape, seed=0):
 
 
 def test_the_queue_tells_an_image_from_earlier_ones():
-    queue = Queue(7, 4, 0.2).double()
-    others, queries, keys = queue.keys.clone(), drawn(3, 4), drawn(3, 4, seed=1)
+    queue, others = Queue(7, 4, 0.2), drawn(7, 4, seed=2)
+    queue.keys = functional.normalize(others, dim=1)
+    queries, keys = drawn(3, 4), drawn(3, 4, seed=1)
     found = queue({0: queries}, {1: keys}, 1)
     expected = reference.contrastive_loss(queries.numpy(), keys.numpy(), others.numpy(), 0.2)
     assert float(found) == pytest.approx(expected, rel=1e-12)
@@ -39,7 +41,7 @@ def test_the_oldest_keys_leave_the_queue_first():
 
 
 def test_a_batch_that_the_queue_cannot_hold_is_refused():
-    with pytest.raises(ValueError, match="queue = 16: must hold .* batch_size = 32"):
+    with pytest.raises(ValueError, match=r"queue = 16: must hold .* batch_size = 32"):
         MocoV2(queue=16).check(32)
 
 
@@ -48,6 +50,30 @@ def test_bootstrapping_compares_each_view_with_the_other():
     found = Byol().criterion()(dict(enumerate(outputs)), dict(enumerate(targets)), 1)
     plain = [[x.numpy() for x in some] for some in (outputs, targets)]
     assert float(found) == pytest.approx(reference.bootstrap_loss(*plain), rel=1e-12)
+
+
+def test_without_a_queue_an_image_is_told_from_its_batch():
+    """MoCo's formula with the batch's other keys for the queue, both ways round, times 2 T."""
+    outputs, targets = ([drawn(3, 5, seed=s), drawn(3, 5, seed=s + 1)] for s in (0, 2))
+    found = MocoV3(temperature=0.3).criterion()(
+        dict(enumerate(outputs)), dict(enumerate(targets)), 1
+    )
+    expected = 0.0
+    for mine, other in ((0, 1), (1, 0)):
+        for i in range(3):
+            alone, others = [i], [k for k in range(3) if k != i]
+            expected += (
+                reference.contrastive_loss(
+                    outputs[mine][alone].numpy(),
+                    targets[other][alone].numpy(),
+                    targets[other][others].numpy(),
+                    0.3,
+                )
+                * 2
+                * 0.3
+                / 3
+            )
+    assert float(found) == pytest.approx(expected, rel=1e-12)
 
 
 def test_distillation_compares_all_pairs_of_different_views():
@@ -87,6 +113,7 @@ def test_momenta_rise_to_one_but_for_moco():
         (MocoV2, {"temperature": 0.0}),
         (MocoV2, {"momentum": 1.1}),
         (Byol, {"hidden": 0}),
+        (MocoV3, {"temperature": 0.0}),
         (Dino, {"center_momentum": 1.0}),
         (Dino, {"local_views": -1}),
     ],

@@ -6,7 +6,16 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as torchvision
 
-from trainables.ssl.photometry import blur, brighten, contrast, gray, saturate, solarize, turn_hue
+from trainables.ssl.photometry import (
+    blur,
+    brighten,
+    contrast,
+    gray,
+    posterize,
+    saturate,
+    solarize,
+    turn_hue,
+)
 
 FACTORS = torch.tensor([0.4, 1.0, 1.5], dtype=torch.float64)
 TURNS = torch.tensor([-0.5, 0.0, 0.13], dtype=torch.float64)
@@ -38,10 +47,13 @@ def test_colors_change_as_in_torchvision(change, expected, amounts, images):
         torch.testing.assert_close(found, expected(image, float(amount)), atol=1e-6, rtol=0)
 
 
-def test_gray_and_solarized_are_torchvisions(images):
+def test_other_changes_are_torchvisions(images):
     expected = torchvision.rgb_to_grayscale(images)
     torch.testing.assert_close(gray(images), expected, atol=1e-6, rtol=0)
     torch.testing.assert_close(solarize(images), torchvision.solarize(images, 0.5))
+    whole = (images * 255).round().byte()
+    kept = (posterize(whole / 255) * 255).round().byte()
+    assert torch.equal(kept, torchvision.posterize(whole, 1))
 
 
 def test_each_image_is_blurred_by_its_own_deviation(images):

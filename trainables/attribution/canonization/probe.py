@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from trainables.attribution.canonization.form import Add, canonical_of, passed
 from trainables.models.bcos_layers import BcosConv2d, BcosLinear, LogitLayer, UnitConv2d, UnitLinear
 from trainables.models.bcos_norms import BatchNormUncentered1d, BatchNormUncentered2d
-from trainables.models.probe_pack import Pack, asked_parts
+from trainables.models.probe_pack import Pack
 
 
 @canonical_of(BcosConv2d, BcosLinear)
@@ -50,30 +49,5 @@ def constant(layer: Any, logits: Tensor, _: Add) -> Tensor:
 
 @canonical_of(Pack)
 def pack(pack: Any, features: Tensor, _: Add) -> Tensor:
-    """The heads, of which each runs again in a backward that asks for it, and only then.
-
-    The hooks by which rules act do not know undefined relevance.
-    """
-    logits: Tensor = _HeadByHead.apply(features, pack)
-    return logits
-
-
-class _HeadByHead(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, features: Tensor, pack: Pack) -> Tensor:
-        ctx.save_for_backward(features)
-        ctx.pack = pack
-        return torch.cat([head(features.detach()) for head in pack.heads], 1)
-
-    @staticmethod
-    def backward(ctx: Any, *relevances: Tensor) -> tuple[Tensor, None]:
-        (features,) = ctx.saved_tensors
-        total = torch.zeros_like(features)
-        parts = asked_parts(relevances[0], ctx.pack.classes)
-        for head, part in zip(ctx.pack.heads, parts, strict=True):
-            if part is not None:
-                x = features.detach().requires_grad_()
-                with torch.enable_grad():
-                    logits = head(x)
-                total += torch.autograd.grad(logits, x, part)[0]
-        return total, None
+    """As it is: only the asked head hands relevance down."""
+    return type(pack).forward(pack, features)
