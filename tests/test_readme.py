@@ -31,6 +31,7 @@ SMOKE = {
     "sweeps/guidance_annotations.py": ["--smoke"],
     "sweeps/guidance_lambda.py": ["--smoke", "--baseline-epochs", "1"],
     "sweeps/idsds_methods.py": ["--smoke"],
+    "sweeps/idsds_models.py": ["--smoke"],
     "sweeps/waterbirds.py": ["--smoke"],
     "trainables.attribution": ["--epochs", "1"],
 }

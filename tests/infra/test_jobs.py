@@ -14,7 +14,7 @@ from sweeps.launch import Sweep
 from tests.infra.manifests import INFRA, README, ROOT, the
 
 SWEEPS = (
-    *("guidance_annotations", "guidance_lambda", "idsds_methods", "pretraining"),
+    *("guidance_annotations", "guidance_lambda", "idsds_methods", "idsds_models", "pretraining"),
     *("probe_depth", "probe_objective", "waterbirds"),
 )
 JOBS = {path.stem: yaml.safe_load(path.read_text()) for path in INFRA.glob("jobs/*.yaml")}
