@@ -179,9 +179,10 @@ COCO = published(
 # is left: a photograph at less than half its brightness is then black, and the digit is not.
 # Digits have a direction, so that views are not mirrored.
 # moco_v3 alone learns in that time: small_resnet to 0.495 (untrained 0.105) in 48 s of one core,
-# small_bcos_resnet to 0.280 (0.12) in 51 s; a supervised small_resnet has 0.975. After 8 epochs byol came to 0.17, after 10 moco_v2 to 0.11 (in
-# small batches its loss falls by what tells batches apart); dino was not tried to the end. Without
-# its predictor moco_v3 is faster: 0.38 after 6 epochs, where it came to 0.25 after 8.
+# small_bcos_resnet to 0.280 (0.12) in 51 s; a supervised small_resnet has 0.975. After 8 epochs
+# byol came to 0.17, after 10 moco_v2 to 0.11 (in small batches its loss falls by what tells batches
+# apart); dino was not tried to the end. Without its predictor moco_v3 is faster: 0.38 after 6
+# epochs, where it came to 0.25 after 8.
 SEEN = View(
     size_px=48,
     crop_scale=(0.4, 1.0),
