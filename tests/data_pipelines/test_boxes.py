@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -24,6 +26,13 @@ def test_voc_boxes_scale_as_in_the_reference(golden):
         corners = published[published[:, 0] == image, 2:]
         scaled = scale_boxes(corners, width, height, REFERENCE_SIZE_PX)
         np.testing.assert_array_equal(scaled, expected[expected[:, 0] == image, 2:])
+
+
+def test_a_mask_of_boxes_is_that_of_how_to_probe():
+    path = Path(__file__).parents[1] / "golden" / "probing" / "metrics.npz"
+    with np.load(path, allow_pickle=False) as arrays:
+        corners = scale_boxes(arrays["boxes_xyxy"], *arrays["box_base_wh"], 48)
+        np.testing.assert_array_equal(box_mask(corners, 48), arrays["box_mask"] > 0)
 
 
 def test_coco_boxes_with_fractions_of_pixels_scale_as_in_the_reference(golden):

@@ -157,6 +157,9 @@ class TestMapsEqualThoseOfTheAuthors:
             logits = passes.logits
             ordinary = passes.get(Gradient(layer="input"))[::5]
         torch.testing.assert_close(logits, arrays["logits"], **PROBING)
+        rest = maps.sum((1, 2)).view_as(logits) + arrays["logit_bias"] - logits
+        theirs = arrays["contrib_sum_plus_bias_minus_logit"]
+        torch.testing.assert_close(rest, theirs, atol=1e-5, rtol=0)
         shape = arrays["dyn_weights"].shape
         torch.testing.assert_close(weights.view(shape), arrays["dyn_weights"], **PROBING)
         torch.testing.assert_close(maps.view_as(arrays["contrib"]), arrays["contrib"], **PROBING)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -23,6 +25,7 @@ from tests.trainables.attribution.relevance_nets import (
 )
 from tests.trainables.networks import hooks_of
 from trainables.attribution.canonization.canonized import canonized
+from trainables.attribution.gradient import InputXGradient
 from trainables.attribution.lrp import Lrp, Relevance, box
 from trainables.batch import Batch
 from trainables.models.network import Model, evaluating
@@ -66,6 +69,14 @@ class TestGoldenArrays:
         assert relative(found[1::4], expected) < 1e-4
         assert relative(torch.from_numpy(LRP_TINY[f"{short}_convhead_class1"]), expected) > 0.2
 
+    @pytest.mark.parametrize(
+        ("key", "linear_head"), [("logits", False), ("logits_linear_head", True)]
+    )
+    def test_logits(self, key, linear_head):
+        net = golden_net(KnownNet, LRP_TINY, linear_head=linear_head)
+        found = net(torch.from_numpy(LRP_TINY["input_normalised"])).detach()
+        torch.testing.assert_close(found, torch.from_numpy(LRP_TINY[key]), atol=1e-5, rtol=1e-4)
+
     def test_the_box_is_black_and_white(self):
         with Passes(model_of(SumNet().eval()), tiny_batch()) as passes:
             low, high = box(passes)
@@ -108,6 +119,28 @@ class TestShift:
         torch.testing.assert_close(maps / scale, expected / scale, atol=1e-4, rtol=0)
         share = torch.from_numpy(CE_SHIFT[f"{short}_gridpg_{which}"])
         torch.testing.assert_close(grid_pg(maps), share, atol=1e-4, rtol=1e-4)
+
+    @pytest.mark.parametrize("which", ["A", "B"])
+    def test_logits_and_input_x_gradient(self, which):
+        batch = every_target(self.images(), 4)
+        with Passes(model_of(self.probe(which)), batch) as passes:
+            maps, logits = InputXGradient()(passes).unflatten(0, (2, 4)), passes.logits
+        close = partial(torch.testing.assert_close, atol=1e-4, rtol=1e-4)
+        close(logits, torch.from_numpy(CE_SHIFT[f"logits_{which}"]))
+        expected = torch.from_numpy(CE_SHIFT[f"ixg_map_{which}"])
+        close(maps / expected.abs().max(), expected / expected.abs().max())
+        close(grid_pg(maps), torch.from_numpy(CE_SHIFT[f"ixg_gridpg_{which}"]))
+
+    def test_b_is_a_with_one_vector_and_one_bias_for_all_classes(self):
+        shifted = CE_SHIFT["weight_A"] + CE_SHIFT["shift_vector"]
+        np.testing.assert_allclose(shifted, CE_SHIFT["weight_B"], atol=1e-6)
+        biased = CE_SHIFT["bias_A"] + CE_SHIFT["bias_shift"]
+        np.testing.assert_allclose(biased, CE_SHIFT["bias_B"], atol=1e-6)
+        a, b = (self.probe(which)(self.images()).softmax(1) for which in ("A", "B"))
+        assert float((a - b).detach().abs().max()) < 1e-5
+        assert CE_SHIFT["softmax_maxdiff"] < 1e-5
+        assert CE_SHIFT["ce_A"] == pytest.approx(CE_SHIFT["ce_B"], abs=1e-6)
+        assert CE_SHIFT["bce_B"] > 1000 * CE_SHIFT["bce_A"]
 
     @each_composite
     def test_a_shift_that_the_softmax_does_not_see_ruins_grid_pg(self, short):

@@ -14,7 +14,7 @@ from trainables.baselines import Zero
 from trainables.batch import Batch
 from trainables.metrics.perturbation import Held
 from trainables.metrics.pixel_deletion import PixelDeletion
-from trainables.metrics.removal import Order, Removals
+from trainables.metrics.removal import Order, Removals, places
 from trainables.models.network import Model
 from trainables.passes import Passes
 
@@ -42,6 +42,13 @@ def test_curves_and_areas_are_those_of_quantus(features_in_step: int, order: str
     np.testing.assert_allclose(curves, golden[key], atol=1e-5, rtol=1e-4)
     width = len(metric.steps) - 1
     np.testing.assert_allclose(scores * width, golden[f"{key}_auc"], atol=1e-5, rtol=1e-4)
+
+
+def test_least_important_pixels_go_in_the_order_of_quantus():
+    golden = arrays("probing/pixel_deletion")
+    turns = places(golden["attribution"][:, 0].float(), "ascending").flatten(1)
+    theirs = golden["quantus_order_lif"]
+    assert torch.equal(turns.gather(1, theirs.long()), torch.arange(64).expand(3, -1))
 
 
 class Chefer(nn.Module):

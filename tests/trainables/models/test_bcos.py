@@ -129,6 +129,14 @@ class TestLayersEqualThoseOfTheAuthors:
         layer = with_weight(BcosLinear(7, 3), arrays["linear/weight"])
         torch.testing.assert_close(layer(arrays["linear/x"]), arrays["linear/y"], **GUIDANCE)
 
+    def test_zero_gives_their_zero(self):
+        arrays = golden("probing/bcos_layers")
+        conv = with_weight(BcosConv2d(4, 2, 1), arrays["zero_in_conv_weight"])
+        line = with_weight(BcosLinear(4, 2), arrays["zero_in_lin_weight"])
+        zeros = torch.zeros(1, 4, 2, 2).double()
+        assert torch.equal(conv(zeros).detach(), arrays["zero_in_conv_y"])
+        assert torch.equal(line(zeros[:, :, 0, 0]).detach(), arrays["zero_in_lin_y"])
+
     def test_zero_gives_zero(self):
         pairs = ((BcosConv2d(4, 2), (1, 4, 2, 2)), (BcosLinear(4, 2), (1, 4)))
         for layer, shape in pairs:
