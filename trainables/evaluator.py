@@ -84,7 +84,12 @@ class Evaluator:
                 try:
                     maps = explain(passes)
                     tables = [
-                        rows_of(batch, method, protocol, *protocol.traced(passes, maps, explain))
+                        rows_of(
+                            batch,
+                            method.key,
+                            protocol.key,
+                            *protocol.traced(passes, maps, explain),
+                        )
                         for protocol in protocols
                     ]
                 except Exception as error:  # as above
@@ -102,7 +107,7 @@ def full_size_maps(method: Attribution, passes: Passes) -> Tensor:
 
 
 def rows_of(
-    batch: Batch, method: Attribution, protocol: Metric, scores: Tensor, traces: Tensor | None
+    batch: Batch, method_key: str, protocol_key: str, scores: Tensor, traces: Tensor | None
 ) -> pa.Table:
     """A table of ROWS, one row an explanation."""
     count = len(batch.targets)
@@ -111,8 +116,8 @@ def rows_of(
         "image_id": [batch.image_ids[i] for i in batch.image_index.tolist()],
         "target": batch.targets.cpu().numpy().astype(np.int32),
         "box_area_fraction": pa.nulls(count, pa.float32()) if area is None else area,
-        "method_key": [method.key] * count,
-        "protocol_key": [protocol.key] * count,
+        "method_key": [method_key] * count,
+        "protocol_key": [protocol_key] * count,
         "score": scores.double().cpu().numpy(),
         "trace": pa.nulls(count, pa.list_(pa.float32()))
         if traces is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -23,6 +23,7 @@ from trainables.losses.classification import Objective, OffTarget
 from trainables.metrics.classification import ClassificationMetric
 from trainables.models.network import Model, Network
 from trainables.models.probe import Probe
+from trainables.models.probe_pack import PackProbabilities
 from trainables.models.probed import ProbedNetwork, features_kind, probed
 from trainables.probe_pack_training import train_pack
 from trainables.result import Result
@@ -252,7 +253,7 @@ class ProbeTraining(Training):
         head = self.probe.head(features_kind(model), classes)
         path = weights_path(trial.storage / self.result_id, summary["epoch"])
         load_weights(path, head, summary["weights"][str(summary["epoch"])])
-        return probed(model, head)
+        return replace(probed(model, head), probabilities=PackProbabilities((self.output,)))
 
     def compute(self, trial: Trial) -> None:
         self.compute_together([trial])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
@@ -43,6 +44,7 @@ from trainables.trial import Trial
 
 if TYPE_CHECKING:
     from trainables.grid_evaluation import GridEvaluation
+    from trainables.probe_judgement import ProbeJudgement
 
 ExplainedClass = Literal["ground_truth", "predicted"]
 PART_IMAGES = 16
@@ -129,11 +131,7 @@ class ProtocolEvaluation(Result):
 
     def chosen_ids(self, image_ids: Sequence[str]) -> set[str]:
         """The images that are scored: a function of the seed and of the ids of the split."""
-        ids = sorted(image_ids)
-        if not self.images or self.images >= len(ids):
-            return set(ids)
-        order = np.random.default_rng(self.seed).permutation(len(ids))
-        return {ids[i] for i in order[: self.images]}
+        return drawn_ids(image_ids, self.images, self.seed)
 
     def compute(self, trial: Trial) -> None:
         """The plain loop over a resident split; a launch streams the same images to actors."""
@@ -241,14 +239,39 @@ class Scorer:
         )
 
 
+def drawn_ids(image_ids: Collection[str], count: int, seed: int) -> set[str]:
+    """Some of the images, or all of them for 0: a function of the seed and of the ids.
+
+    Fewer images are among more.
+    """
+    ids = sorted(image_ids)
+    if not count or count >= len(ids):
+        return set(ids)
+    order = np.random.default_rng(seed).permutation(len(ids))
+    return {ids[i] for i in order[:count]}
+
+
 def conclude(
-    result: ProtocolEvaluation | GridEvaluation,
+    result: ProtocolEvaluation | GridEvaluation | ProbeJudgement,
     trial: Trial,
     parts: Path,
     wanted: Collection[str],
     max_skipped_fraction: float = MAX_SKIPPED_FRACTION,
+    *,
+    part_key: str = "",
+    more: Callable[[pa.Table], Mapping[str, float]] = lambda _: {},
 ) -> tuple[str, str]:
     """Put a result's rows together, report means and leave rows and curves.
+
+    Args:
+        result: whose rows they are.
+        trial: that it is told through.
+        parts: folder of the parts.
+        wanted: images that must be there.
+        max_skipped_fraction: of damaged images among them.
+        part_key: what the parts call the method, if not by its key.
+        more: further metrics, from all rows of the result; those that belong to none of its
+            protocols are not kept.
 
     Returns:
         Why the result failed, and the trace; empty where it did not.
@@ -258,18 +281,24 @@ def conclude(
     """
     said = [about_part(path) for path in parts_of(parts)]
     said = [part for part in said if result.result_id in part.result_ids]
+    key = part_key or result.attribution.key
     for part in said:
-        if result.attribution.key in part.failed:
-            return part.failed[result.attribution.key]
+        if key in part.failed:
+            return part.failed[key]
     missing = set(wanted) - {image_id for part in said for image_id in part.image_ids}
     if missing:
         reason = f"{len(missing)} images were not scored, first {min(missing)}"
         return f"{reason}; run the command again", ""
     skipped = {i: why for part in said for i, why in part.skipped.items() if i in wanted}
     check_skipped(result.label, len(wanted) - len(skipped), skipped, max_skipped_fraction)
-    rows = gather(parts, result.result_id, result.attribution.key, wanted)
+    rows = gather(parts, result.result_id, key, wanted)
     metrics: dict[str, float] = {"images": float(len(wanted))}
     metrics["skipped_images"] = float(len(skipped))
+    metrics |= more(rows)
+    rows = rows.filter(np.isin(rows["protocol_key"], [p.key for p in result.protocols]))
+    column = rows.schema.get_field_index("method_key")
+    method_key = pa.array([result.attribution.key] * len(rows), pa.string())
+    rows = rows.set_column(column, rows.schema.field(column), method_key)
     curves: dict[str, np.ndarray] = {}
     for protocol in result.protocols:
         mine = rows.filter(np.asarray(rows["protocol_key"]) == protocol.key)

@@ -12,7 +12,8 @@ import trainables.idsds_finetuning
 import trainables.losses
 import trainables.metrics
 import trainables.models
-import trainables.probe_training  # noqa: F401
+import trainables.probe_evaluation
+import trainables.probe_grids  # noqa: F401
 from data_pipelines.configuration import Configuration, annotated_fields, default_of
 from data_pipelines.dataset import Dataset
 from tests.trainables.scenes import BASELINE, BIRDS
@@ -22,6 +23,7 @@ from trainables.attribution.identity import Identity
 from trainables.attribution.segmentation import Segmentation
 from trainables.backbone import Backbone, UntrainedBackbone
 from trainables.baselines import Baseline
+from trainables.gauge import Gauge
 from trainables.losses.loss import Loss
 from trainables.metrics.classification import ClassificationMetric
 from trainables.metrics.localization import Epg
@@ -29,15 +31,18 @@ from trainables.metrics.metric import Metric
 from trainables.models.network import Network
 from trainables.models.pretrained import PretrainedWeights
 from trainables.models.probe import ConventionalProbe, Probe
+from trainables.probe_training import ProbeTraining
 from trainables.result import Result
 
 FAMILIES: list[Any] = [
     *(Dataset, Network, Baseline, Segmentation, Attribution, Identity),
-    *(Loss, Metric, ClassificationMetric, Probe, Backbone, Result),
+    *(Loss, Metric, ClassificationMetric, Probe, Gauge, Backbone, Result),
 ]
+UNTRAINED = UntrainedBackbone(network=BASELINE.network)
+PROBED = ProbeTraining(backbone=UNTRAINED, probe=ConventionalProbe(), data=BASELINE.data)
 REQUIRED = (
     *(BASELINE.network, BASELINE.data, InputXGradient(), BASELINE, BIRDS, Epg(), "supervised"),
-    *(ConventionalProbe(), UntrainedBackbone(network=BASELINE.network)),
+    *(ConventionalProbe(), UNTRAINED, PROBED, 1.0),
     PretrainedWeights(sha256=64 * "0"),
 )
 """What stands for the required fields of a class."""

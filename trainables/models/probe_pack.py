@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from data_pipelines.grids import Output
 from trainables.models.network import Model
@@ -29,28 +30,45 @@ class Pack(nn.Module):
         self.heads, self.classes = nn.ModuleList(heads), classes
 
     def forward(self, features: Tensor) -> Tensor:
-        logits: Tensor = _Beside.apply(*[head(features) for head in self.heads])
+        trained = any(parameter.requires_grad for parameter in self.heads.parameters())
+        if trained or not (torch.is_grad_enabled() and features.requires_grad):
+            return torch.cat([head(features) for head in self.heads], 1)
+        logits: Tensor = _Beside.apply(features, self)
         return logits
 
 
 def asked_parts(gradient: Tensor, classes: int) -> list[Tensor | None]:
     """Each head's part (B, K) of a gradient (B, P K); None where it is zero throughout."""
+    asked = gradient.detach().unflatten(1, (-1, classes)).any(2).any(0).tolist()
     parts = gradient.split(classes, 1)
-    asked = torch.stack([part.detach().any() for part in parts]).tolist()
     return [part if one else None for part, one in zip(parts, asked, strict=True)]
 
 
 class _Beside(torch.autograd.Function):
-    """Concatenates; a part of the gradient that is zero throughout is handed on as undefined."""
+    """Frozen heads side by side, each with a graph of its own.
+
+    A backward enters those graphs only whose part of the gradient is not zero throughout. In one
+    graph it would pass every node of every head each time, and with P probes P times as many.
+    """
 
     @staticmethod
-    def forward(ctx: Any, *logits: Tensor) -> Tensor:
-        ctx.classes = logits[0].shape[1]
-        return torch.cat(logits, 1)
+    def forward(ctx: Any, features: Tensor, pack: Pack) -> Tensor:
+        with torch.enable_grad():
+            ctx.taken = [features.detach().requires_grad_() for _ in pack.heads]
+            ctx.given = [head(x) for head, x in zip(pack.heads, ctx.taken, strict=True)]
+        ctx.classes = pack.classes
+        return torch.cat([logits.detach() for logits in ctx.given], 1)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return tuple(asked_parts(gradients[0], ctx.classes))
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        total: Tensor | None = None
+        parts = asked_parts(gradients[0], ctx.classes)
+        for taken, given, part in zip(ctx.taken, ctx.given, parts, strict=True):
+            if part is not None:
+                (own,) = torch.autograd.grad(given, taken, part, retain_graph=True)
+                total = own if total is None else total + own
+        return torch.zeros_like(ctx.taken[0]) if total is None else total, None
 
 
 @dataclass(frozen=True)
