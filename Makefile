@@ -52,6 +52,7 @@ benchmarks: $(READY) ## counted passes, decodes and engine overhead (minutes)
 	$(PYTHON) tests/benchmarks/shared_protocols.py --actor
 	$(PYTHON) tests/benchmarks/evaluation_memory.py
 	$(PYTHON) tests/benchmarks/feeds.py
+	$(PYTHON) tests/benchmarks/probe_packs.py --small
 
 ui: $(READY) ## MLflow's UI on the runs of this user, on loopback
 	$(PYTHON) -m mlflow ui --host 127.0.0.1 --backend-store-uri "$$($(PYTHON) -c 'from analysis.address import default_tracking_uri; print(default_tracking_uri())')"
