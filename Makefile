@@ -25,7 +25,7 @@ test: $(READY) ## the tests, quick ones first, a file to each core
 	$(PYTHON) -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile
 
 test-slow: $(READY) ## the tests that kill and resume launches, start clusters, run README
-	$(PYTHON) -m pytest -m slow --durations 12
+	$(PYTHON) -m pytest -m slow -n 2 --dist loadfile --durations 20
 
 test-all: test test-slow ## all tests
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -107,9 +108,14 @@ def make_home(tmp_path_factory, sample_root, empty_store) -> Callable[[str], Hom
 
 
 @pytest.fixture(scope="session")
-def stories(request, make_home, tmp_path_factory) -> Iterator[dict[str, Future[Any]]]:
-    """The stories that the selected tests ask for, two at a time: one leaves a core idle."""
-    asked = {name for item in request.session.items for name in item.fixturenames}
+def stories(request, make_home, tmp_path_factory) -> Iterator[Callable[[str], Any]]:
+    """Plays a story once.
+
+    Those that the selected tests ask for go two at a time: one leaves a core idle. Of several
+    workers of pytest each plays what its own tests ask for, when they do.
+    """
+    alone = "PYTEST_XDIST_WORKER" not in os.environ
+    asked = {name for item in request.session.items for name in item.fixturenames if alone}
     plays: dict[str, Callable[[Home], Any]] = {
         "undisturbed": undisturbed,
         "interrupted": interrupted,
@@ -119,44 +125,50 @@ def stories(request, make_home, tmp_path_factory) -> Iterator[dict[str, Future[A
         "spread": spread,
         "clustered": partial(clustered, copy=tmp_path_factory.mktemp("project")),
     }
-    pool = ThreadPoolExecutor(2)
-    yield {n: pool.submit(play, make_home(n)) for n, play in plays.items() if n in asked}
+    pool, started = ThreadPoolExecutor(2), dict[str, Future[Any]]()
+
+    def story(name: str) -> Any:
+        for wanted in [n for n in plays if n in asked | {name} and n not in started]:
+            started[wanted] = pool.submit(plays[wanted], make_home(wanted))
+        return started[name].result()
+
+    yield story
     pool.shutdown(cancel_futures=True)
 
 
 @pytest.fixture(scope="session", name="undisturbed")
 def _undisturbed(stories) -> Undisturbed:
-    return stories["undisturbed"].result()
+    return stories("undisturbed")
 
 
 @pytest.fixture(scope="session", name="interrupted")
 def _interrupted(stories) -> Interrupted:
-    return stories["interrupted"].result()
+    return stories("interrupted")
 
 
 @pytest.fixture(scope="session", name="streamed")
 def _streamed(stories) -> Streamed:
-    return stories["streamed"].result()
+    return stories("streamed")
 
 
 @pytest.fixture(scope="session", name="disturbed")
 def _disturbed(stories) -> Disturbed:
-    return stories["disturbed"].result()
+    return stories("disturbed")
 
 
 @pytest.fixture(scope="session", name="faulty")
 def _faulty(stories) -> Faulty:
-    return stories["faulty"].result()
+    return stories("faulty")
 
 
 @pytest.fixture(scope="session", name="clustered")
 def _clustered(stories) -> Clustered:
-    return stories["clustered"].result()
+    return stories("clustered")
 
 
 @pytest.fixture(scope="session", name="spread")
 def _spread(stories) -> dict[str, Ended]:
-    return stories["spread"].result()
+    return stories("spread")
 
 
 def copied(store: Path, path: Path) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from sweeps.guidance_lambda import GuidanceLambda
 from sweeps.launch.cluster import check_room, refuse_shuffled, room_for_streams
 from sweeps.launch.plan import closure
 from tests.sweeps.launches import Ended, Home, wait_until
-from tests.sweeps.stories import GRID, ORPHANS_S
+from tests.sweeps.stories import GRID, workers_end
 from trainables.result import Result
 from trainables.trial import feed_key, run
 
@@ -114,9 +113,7 @@ def resumed(make_home) -> tuple[Home, Ended]:
         wait_until(lambda: any(epoch >= 1 for epoch in home.epochs().values()), process)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        deadline = time.monotonic() + ORPHANS_S
-        while home.processes() and time.monotonic() < deadline:
-            time.sleep(0.2)
+        workers_end(home)
     assert not home.summaries()  # nothing was finished
     return home, home.run(*flags)
 
