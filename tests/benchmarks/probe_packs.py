@@ -60,7 +60,7 @@ CLASSES, SIDE = 10, 3
 PACKS = (1, 8, 32, 128)
 SEPARATE = 4
 """Separate runs that are measured; the time of K of them is K times the mean."""
-TRAINING = "{:>4} {:<11} {:>8} {:>10} {:>6} {:>8} {:>6} {:>6} {:>5} {:>7} {:>6} {:>9} {:>15}"
+TRAINING = "{:>4} {:<11} {:>8} {:>10} {:>6} {:>8} {:>6} {:>6} {:>5} {:>7} {:>6} {:>5} {:>9} {:>15}"
 JUDGING = "{:<18} {:<6} {:>4} {:>9} {:>9} {:>9} {:>9} {:>9} {:>7} {:>10}"
 
 
@@ -88,7 +88,7 @@ class Setting:
     cell_px: int
 
 
-SMALL = Setting(SmallResNet(), 64, {"train": 512, "val": 128}, 3, 64, (1, 8, 32), 2, 64)
+SMALL = Setting(SmallResNet(), 64, {"train": 2048, "val": 128}, 2, 64, (1, 8, 32), 2, 64)
 LARGE = Setting(ResNet50(), 224, {"train": 128, "val": 32}, 2, 32, (1, 8), 1, 32)
 
 
@@ -147,7 +147,7 @@ def train(setting: Setting, packs: Sequence[int]) -> None:
     print(
         TRAINING.format(
             *("K", "heads", "pack, s", "K x one, s", "gain", "CPU gain", "limit", "share"),
-            *("goal", "b", "h", "forwards", "images x epochs"),
+            *("goal", "b", "h", "rest", "forwards", "images x epochs"),
         )
     )
     seen = setting.images["train"] * setting.epochs + setting.images["val"]
@@ -158,15 +158,18 @@ def train(setting: Setting, packs: Sequence[int]) -> None:
                 run = timed([probe(setting, number) for number in range(count)], splits)
             b, h = (float(np.median(seconds)) for seconds in (run.features, run.heads))
             gain, limit = count * cpu / run.cpu, count * (b + h) / (b + count * h)
+            rest = (run.cpu - sum(run.features) - sum(run.heads)) / (count * setting.epochs)
             print(
                 TRAINING.format(
                     *(count, "one product" if fused else "one by one", f"{run.wall:.2f}"),
                     *(f"{count * wall:.1f}", f"{count * wall / run.wall:.2f}", f"{gain:.2f}"),
                     *(f"{limit:.2f}", f"{gain / limit:.2f}", 0.9),
-                    *(f"{1e3 * b:.2f}", f"{1e3 * h:.3f}", run.forwards, seen),
+                    *(f"{1e3 * b:.2f}", f"{1e3 * h:.3f}", f"{1e3 * rest:.1f}"),
+                    *(run.forwards, seen),
                 ),
                 flush=True,
             )
+    print("rest: ms of CPU a probe and epoch for evaluation, checkpoint and what happens once")
     print("gain: by wall; share: CPU gain over its limit, as other processes take wall alone")
     print(f"forwards: the {setting.images['val']} of val once, kept for all epochs, among them\n")
 
