@@ -63,7 +63,8 @@ class Trial:
     ):
         self.team, self.share = team, 1.0
         self.result, self.storage, self._feeds, self._emit = result, storage, feeds, emit
-        self.folder = storage / result.result_id
+        self._id = result.result_id
+        self.folder = storage / self._id
         self.folder.mkdir(parents=True, exist_ok=True)
         self._loaded: dict[FeedKey, ImageSet] = {}
         own = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -79,13 +80,11 @@ class Trial:
     def report(self, step: int, metrics: Mapping[str, float]) -> None:
         """Log metrics of one step, but for undefined ones: their defined fraction says so."""
         finite = {key: float(value) for key, value in metrics.items() if math.isfinite(value)}
-        self._emit(
-            {"event": "epoch", "result_id": self.result.result_id, "step": step, "metrics": finite}
-        )
+        self._emit({"event": "epoch", "result_id": self._id, "step": step, "metrics": finite})
 
     def fail(self, reason: str) -> None:
         """Tell that this result cannot be had, while others that share its work go on."""
-        self._emit({"event": "failed", "result_id": self.result.result_id, "reason": reason})
+        self._emit({"event": "failed", "result_id": self._id, "reason": reason})
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Leave what dependents read; written last and whole."""

@@ -179,11 +179,10 @@ def run_stages(
         events: takes what the trials tell.
         elsewhere: results that another live launch is computing; waited for where they are needed.
     """
+    needed: dict[int, set[str]] = {}  # asked for at every step of Tune: ids take their time
 
     def startable(bundle: Bundle) -> Bundle | None:
-        own = {result.result_id for result in bundle}
-        needed = dependencies(bundle) & plan.missing.keys() - own
-        if needed - events.finished - events.failed.keys():
+        if needed[id(bundle)] - events.finished - events.failed.keys():
             return None
         ready = []
         for result in bundle:
@@ -196,7 +195,9 @@ def run_stages(
 
     for kind, wave in waves(plan, elsewhere):
         for bundle in wave:
-            wait_for(dependencies(bundle) & elsewhere.keys(), tracking, events)
+            own = {result.result_id for result in bundle}
+            needed[id(bundle)] = dependencies(bundle) & plan.missing.keys() - own
+            wait_for(needed[id(bundle)] & elsewhere.keys(), tracking, events)
         if kind != "streamed":
             workers = sweep.workers if kind == "team" else 1
             fit(wave, startable, sweep, storage, fed, events, workers)
