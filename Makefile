@@ -52,6 +52,7 @@ benchmarks: $(READY) ## counted passes, decodes and engine overhead (minutes)
 	$(PYTHON) tests/benchmarks/shared_protocols.py --actor
 	$(PYTHON) tests/benchmarks/evaluation_memory.py
 	$(PYTHON) tests/benchmarks/feeds.py
+	$(PYTHON) tests/benchmarks/deletions.py
 	$(PYTHON) tests/benchmarks/probe_packs.py --small
 
 ui: $(READY) ## MLflow's UI on the runs of this user, on loopback

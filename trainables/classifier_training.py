@@ -47,7 +47,8 @@ class ClassifierTraining(FromClassifier):
     @property
     def label(self) -> str:
         start = "" if self.pretrained is None else f" from {self.pretrained.key}"
-        return f"baseline {self.network.key}{start} seed {self.seed}"
+        objective = "" if self.objective == "bce" else f" {self.objective}"
+        return f"baseline {self.network.key}{objective}{start} seed {self.seed}"
 
     @property
     def baseline(self) -> ClassifierTraining:
