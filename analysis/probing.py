@@ -77,7 +77,8 @@ def trained(runs: Runs) -> pd.DataFrame:
     )
     known = r"(name|threads|seed|objective|off_target|(probe|backbone|data)\..*)"
     others = [name for name in runs.parameters if not re.fullmatch(known, name)]
-    found["variant"] = _differences(rows, found["dataset"] + found["kind"], others)
+    own = found["backbone"].where(whole, "")  # each network has a recipe of its own
+    found["variant"] = _differences(rows, found["dataset"] + found["kind"] + own, others)
     data, backbones = (_below(runs, part) for part in ("data", "backbone"))
     found["pretraining"] = _told_apart(
         found, rows, ["dataset", "backbone", "pretraining"], backbones
