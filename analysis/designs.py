@@ -112,4 +112,4 @@ def _nearest(rows: pd.DataFrame, name: str) -> pd.Series:
     for path in (f"of.{name}", f"second.of.{name}"):
         values = column(rows, path).astype(str)
         found = found.where(found != "", values)
-    return found.replace("", "0")
+    return found.replace("", "0").map(lambda seed: f"{float(seed):g}")  # numbers where all are

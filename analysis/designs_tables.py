@@ -34,8 +34,8 @@ def networks_table(evidence: DesignEvidence) -> pd.DataFrame:
         gate = evidence.gate(row["network"], row["setting"]) if tuned else ""
         rows.append(
             {
-                "network": row["network"] if tuned else f"{row['network']} | {row['beside']}",
-                "patches": row["setting"] if tuned else "unrelated pair",
+                "network": _short(row["network"]) if tuned else "unrelated pair",
+                "known": row["setting"] if tuned else _short(row["beside"]),
                 "top-1": f"{percent(row['accuracy_before'])} / {percent(row['accuracy_after'])}",
                 "worst patch": f"{percent(row['corrupted_accuracy_before'])} / "
                 f"{percent(row['corrupted_accuracy_after'])}",
@@ -43,7 +43,7 @@ def networks_table(evidence: DesignEvidence) -> pd.DataFrame:
                 "MAD p": _three(row["mad_softmax"]),
                 "MAD CAM": _three(row["mad_grad_cam"]),
                 "top 9": percent(row["overlap_at_9"], 0),
-                "best method": method or NONE,
+                "best method": method.replace("integrated_gradients", "ig") or NONE,
                 "IDSDS": _three(value),
             }
         )
@@ -68,7 +68,7 @@ def scores_table(frame: pd.DataFrame) -> pd.DataFrame:
     table = frame.copy()
     for name in table.columns[1:]:
         table[name] = [NONE if pd.isna(v) else f"{100 * v:.0f}" for v in table[name]]
-    return table.rename(columns=lambda name: str(name).replace("small_", ""))
+    return table.rename(columns=_short)
 
 
 def agreement(evidence: DesignEvidence) -> pd.DataFrame:
@@ -168,6 +168,11 @@ def contrasts_table(contrasts: pd.DataFrame) -> pd.DataFrame:
             "open, because": contrasts["why"].replace("", NONE),
         }
     )
+
+
+def _short(network: str) -> str:
+    """A network's name without what all of the sample's have."""
+    return network.removeprefix("small_")
 
 
 def _turned(pairs: dict[tuple[str, str], float]) -> dict[tuple[str, str], float]:
