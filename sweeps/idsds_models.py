@@ -79,7 +79,7 @@ class IdsdsModels(Sweep):
     """The fine-tuned network: its last epoch, the best on images held out of training, or the best
     on the images that are then judged, as in the paper's code."""
     images: int = 0
-    """Images that are judged. 0: all 50,000 as in the paper, 100 on the sample."""
+    """Images that are judged. 0: all 50,000 as in the paper, 64 on the sample."""
     epochs: int = 0
     """Epochs of a classifier that is trained. 0: the recipe's."""
     finetuning_epochs: int = 0
@@ -197,11 +197,13 @@ class IdsdsModels(Sweep):
     ) -> Iterator[ProtocolEvaluation]:
         """All methods, explaining each output, by the deletion score of what the network is.
 
-        A network that was not fine-tuned is judged by the score of every grid and baseline, and by
-        incremental deletion; beside Grad-CAM (or the first method) stands what the network says of
+        A network that was not fine-tuned is judged by the score of every grid and baseline, and the
+        one on which the paper ranks methods by incremental deletion as well; beside Grad-CAM (or the first method) stands what the network says of
         each image.
         """
-        tuned = training if isinstance(training, IdsdsFinetuning) else None
+        tuned, recipe = None, RECIPES[self.dataset]
+        if isinstance(training, IdsdsFinetuning):
+            tuned = training
         settings = [
             (patches, as_read_by(training.architecture, Baseline.named(name)))
             for patches in self.patches
@@ -217,7 +219,7 @@ class IdsdsModels(Sweep):
                     deletion_protocol(training, patches, baseline, drop_output=drop)
                     for patches, baseline in settings
                 ]
-                if tuned is None:
+                if tuned is None and training.architecture.name in recipe.models:
                     protocols.append(Ids())
                     protocols += [Ids(updated=True)] if method.single_pass else []
                 if output == self.attribution_output[0] and method == looked_at:
@@ -229,7 +231,7 @@ class IdsdsModels(Sweep):
                     of=training,
                     attribution=method if output == "logit" else AfterSoftmax(of=method),
                     protocols=tuple(protocols),
-                    images=self.images or RECIPES[self.dataset].images,
+                    images=self.images or recipe.design_images,
                     save_maps=("0",),
                 )
 
@@ -241,7 +243,7 @@ class IdsdsModels(Sweep):
             yield NetworkComparison(first=first, second=second)
 
     def notes(self) -> list[str]:
-        images = self.images or RECIPES[self.dataset].images
+        images = self.images or RECIPES[self.dataset].design_images
         return [f"every method is judged on {images or 'all'} validation images"]
 
     def report(self, folder: Path, result_ids: list[str]) -> Findings:

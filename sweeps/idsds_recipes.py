@@ -37,6 +37,8 @@ class Recipe:
     """Networks of the comparison of designs."""
     methods: tuple[str, ...]
     """Methods of that comparison."""
+    design_images: int = 0
+    """Images on which designs are compared; 0 for all of the split."""
     left_out: tuple[str, ...] = ()
     """Of these, by name: what would take the sample's minutes."""
     images: int
@@ -81,6 +83,7 @@ SAMPLE = Recipe(  # ours: what two cores do in minutes
         *("small_xresnet", "small_vgg", "small_vit", "small_bcos_resnet", "small_bagnet"),
     ),
     methods=(AS_RUN,),
+    design_images=64,
     left_out=("rise", "smooth_grad_integrated_gradients"),
     images=100,
     grids=25,

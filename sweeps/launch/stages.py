@@ -133,6 +133,12 @@ class Events(tune.Callback):
         else:  # its process just died
             self.settle(trial.config["bundle"])
 
+    def on_trial_complete(
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
+    ) -> None:
+        """Nothing may wait for a result of which its trial told no end."""
+        self.settle(trial.config["bundle"], "its trial ended without it")
+
     def settle(self, bundle: Iterable[Result], reason: str = DIED) -> None:
         """Fail the results of a bundle that are neither finished nor failed."""
         for result in bundle:

@@ -81,6 +81,11 @@ def test_networks_are_judged_by_what_they_are():
         assert not (isinstance(evaluation.attribution, AfterSoftmax) and not tuned)
 
 
+def test_incremental_deletion_is_for_the_network_on_which_methods_are_ranked():
+    for evaluation in of(ProtocolEvaluation, results(models=("small_vgg",))):
+        assert "ids" not in [protocol.key for protocol in evaluation.protocols]
+
+
 def test_bcos_networks_are_deleted_to_black_as_they_read_it():
     found = results(models=("small_bcos_resnet",))
     (tuned,) = of(IdsdsFinetuning, found)
