@@ -198,8 +198,8 @@ class IdsdsModels(Sweep):
         """All methods, explaining each output, by the deletion score of what the network is.
 
         A network that was not fine-tuned is judged by the score of every grid and baseline, and the
-        one on which the paper ranks methods by incremental deletion as well; beside Grad-CAM (or the first method) stands what the network says of
-        each image.
+        one on which the paper ranks methods by incremental deletion as well; beside Grad-CAM (or
+        the first method) stands what the network says of each image.
         """
         tuned, recipe = None, RECIPES[self.dataset]
         if isinstance(training, IdsdsFinetuning):

@@ -336,7 +336,8 @@ def conclude(
             np.savez(file, **curves)  # type: ignore[arg-type]
     leave_examples(parts / "maps", result.attribution.key, trial.artifacts / "examples.npz")
     trial.report(1, metrics)
-    trial.finish({"images": len(wanted), "skipped": sorted(skipped), "files": files})
+    kept = {"files": files} if files else {}
+    trial.finish({"images": len(wanted), "skipped": sorted(skipped), **kept})
     return "", ""
 
 

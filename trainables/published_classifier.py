@@ -20,34 +20,25 @@ class PublishedClassifier(ClassifierTraining):
     Its classes are the dataset's in their order, as ImageNet's are in the order of their synsets.
 
     Source: IDSDS (Hesse et al., 2024), appendix E: fine-tuning starts from public weights.
-
-    Raises:
-        ValueError: there is no file.
     """
 
     name: ClassVar[str] = "published_classifier"
     paper: ClassVar[str] = "IDSDS, NeurIPS Datasets and Benchmarks 2024"
 
+    pretrained: PretrainedWeights = field()
+    """The file, its head as well."""
     epochs: int = field(default=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.pretrained is None or self.epochs != 1:
+        if self.epochs != 1:
             raise ValueError(
-                f"pretrained = {self.pretrained}, epochs = {self.epochs}: a published classifier "
-                "is a file, and its epochs are 1"
+                f"epochs = {self.epochs}: the one epoch of a published one is its file"
             )
 
     @property
     def label(self) -> str:
-        return f"published {self.network.key} {self.weights.key}"
-
-    @property
-    def weights(self) -> PretrainedWeights:
-        """The file."""
-        if self.pretrained is None:  # refused at construction
-            raise ValueError("a published classifier is a file")
-        return self.pretrained
+        return f"published {self.network.key} {self.pretrained.key}"
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -63,12 +54,12 @@ class PublishedClassifier(ClassifierTraining):
             classes = len(self.data.classes())
         except OSError:  # data that are not there are refused when they are indexed
             return
-        self.weights.check(self.network, classes)
+        self.pretrained.check(self.network, classes)
 
     def compute(self, trial: Trial) -> None:
         images = trial.images("val")
         model = self.network.build(len(images.classes))
-        self.weights.load_whole(model.module)
+        self.pretrained.load_whole(model.module)
         model.module.to(trial.device)
         metrics = score(model, images, trial.device).as_metrics("val")
         weights = {"1": save_weights(weights_path(trial.folder, 1), model.module)}

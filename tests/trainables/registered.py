@@ -13,9 +13,11 @@ import trainables.knn_evaluation
 import trainables.losses
 import trainables.metrics
 import trainables.models
+import trainables.network_comparison
 import trainables.probe_evaluation
 import trainables.probe_grids
 import trainables.probe_training
+import trainables.published_classifier
 import trainables.ssl_training  # noqa: F401
 from data_pipelines.configuration import Configuration, annotated_fields, default_of
 from data_pipelines.dataset import Dataset
@@ -31,10 +33,12 @@ from trainables.losses.loss import Loss
 from trainables.metrics.classification import ClassificationMetric
 from trainables.metrics.localization import Epg
 from trainables.metrics.metric import Metric
+from trainables.metrics.network_response import NetworkResponse
 from trainables.models.network import Network
 from trainables.models.pretrained import PretrainedWeights
 from trainables.models.probe import ConventionalProbe, Probe
 from trainables.probe_training import ProbeTraining
+from trainables.protocol_evaluation import ProtocolEvaluation
 from trainables.result import Result
 from trainables.ssl.method import SslMethod
 from trainables.ssl.moco_v2 import MocoV2
@@ -44,10 +48,13 @@ FAMILIES: list[Any] = [
     *(Loss, Metric, ClassificationMetric, Probe, Gauge, Backbone, SslMethod, Result),
 ]
 UNTRAINED = UntrainedBackbone(network=BASELINE.network)
+EVALUATED = ProtocolEvaluation(
+    of=BASELINE, attribution=InputXGradient(), protocols=(NetworkResponse(),)
+)
 PROBED = ProbeTraining(backbone=UNTRAINED, probe=ConventionalProbe(), data=BASELINE.data)
 REQUIRED = (
     *(BASELINE.network, BASELINE.data, InputXGradient(), BASELINE, BIRDS, Epg(), "supervised_ce"),
-    *(ConventionalProbe(), UNTRAINED, PROBED, MocoV2(), 1.0),
+    *(ConventionalProbe(), UNTRAINED, PROBED, EVALUATED, MocoV2(), 1.0),
     PretrainedWeights(sha256=64 * "0"),
 )
 """What stands for the required fields of a class."""

@@ -11,11 +11,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from tests.device_literals import device_literals
-from trainables.baselines import Baseline, Blur, Random, Uniform, Zero, _line
+from trainables.baselines import Baseline, Blur, ColorAndInverse, Random, Uniform, Zero, _line
 from trainables.batch import Batch
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "idsds" / "blur.npz"
 BASELINES = [cls() for _, cls in sorted(Baseline.registered.items())]
+OF_THREE = [baseline for baseline in BASELINES if not isinstance(baseline, ColorAndInverse)]
+of_three_channels = pytest.mark.parametrize("baseline", OF_THREE, ids=lambda one: one.key)
 each_baseline = pytest.mark.parametrize("baseline", BASELINES, ids=lambda baseline: baseline.key)
 
 
@@ -33,7 +35,7 @@ def images() -> Tensor:
 class TestContract:
     """What every baseline promises."""
 
-    @each_baseline
+    @of_three_channels
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
     def test_one_image_an_image_in_its_type(self, baseline, images, dtype):
         found = baseline.images(batch_of(images.to(dtype)))
@@ -41,7 +43,7 @@ class TestContract:
         assert found.dtype == dtype
         assert torch.isfinite(found).all()
 
-    @each_baseline
+    @of_three_channels
     def test_each_is_that_of_its_image_alone_and_the_images_stay(self, baseline, images):
         before, random = images.clone(), torch.get_rng_state()
         together = baseline.images(batch_of(images))
@@ -125,3 +127,23 @@ class TestBlur:
         line, offset = _line(2001, 41.0), torch.arange(-1000.0, 1001.0, dtype=torch.float64)
         variance = float((line * offset**2).sum())
         assert variance == pytest.approx(2 * 41**2, rel=1e-6)
+
+
+class TestColorAndInverse:
+    """What B-cos networks read where something is deleted."""
+
+    @pytest.mark.parametrize("of", [Zero(), Random(seed=2), Blur(size_px=5), Uniform()])
+    def test_it_is_the_baseline_of_the_color_and_one_minus_it(self, images, of):
+        six = torch.cat([images, 1 - images], dim=1)
+        found = ColorAndInverse(of=of).images(batch_of(six))
+        color = of.images(batch_of(images))
+        assert torch.equal(found, torch.cat([color, 1 - color], 1))
+
+    def test_of_zero_it_is_black(self, images):
+        six = torch.cat([images, 1 - images], dim=1)
+        found = ColorAndInverse().images(batch_of(six))
+        assert found[0, :, 0, 0].tolist() == [0, 0, 0, 1, 1, 1]
+
+    def test_three_channels_are_refused(self, images):
+        with pytest.raises(ValueError, match="six channels, and these have 3: take zero"):
+            ColorAndInverse().images(batch_of(images))
