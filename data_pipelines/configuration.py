@@ -77,8 +77,22 @@ class Configuration:
 
     @classmethod
     def named(cls, name: str, **values: Any) -> Self:
-        """Build the registered class of that name with these field values."""
-        return cls.class_named(name)(**values)
+        """Build the registered class of that name with these field values.
+
+        Raises:
+            ValueError: there is no such class, or it needs more than these; says what.
+        """
+        named = cls.class_named(name)
+        missing = [
+            f.name
+            for f, _ in annotated_fields(named)
+            if f.name not in values and isinstance(default_of(f), type(MISSING))
+        ]
+        if missing:
+            raise ValueError(
+                f"{cls.__name__.lower()} {name!r} is none by itself: it needs {', '.join(missing)}"
+            )
+        return named(**values)
 
     @property
     def key(self) -> str:

@@ -32,7 +32,7 @@ from sweeps.networks import starting_files
 from trainables.attribution.after_softmax import AfterSoftmax
 from trainables.attribution.attribution import Attribution
 from trainables.attribution.cam import GradCam
-from trainables.attribution.sets import SETS, choose, method_named
+from trainables.attribution.sets import SETS, choose
 from trainables.baselines import Baseline
 from trainables.classifier_training import ClassifierTraining
 from trainables.idsds_finetuning import IdsdsFinetuning, as_read_by, deletion_protocol
@@ -267,7 +267,7 @@ def suited(
     """The methods of a name that suit a network; none, if it is one that does not."""
     if name == "all" or name in SETS:
         return choose((name,), network, adapt).methods
-    method = adapt(method_named(name))  # an unknown name is refused whatever the network
+    method = adapt(Attribution.named(name))  # an unknown name is refused whatever the network
     try:
         method.check(network)
     except ValueError:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pytest
 
+import trainables.models.probed  # noqa: F401  registers
 from data_pipelines.configuration import (
     Configuration,
     coerce,
@@ -18,6 +19,7 @@ from data_pipelines.configuration import (
     import_files_of,
     outside_identity,
 )
+from trainables.models.network import Network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,3 +272,8 @@ def test_a_package_imports_its_own_files(tmp_path, monkeypatch):
     import_files_of("toolshed", [str(package)])
     assert sys.modules.pop("toolshed.hammer").imported
     sys.modules.pop("toolshed")
+
+
+def test_a_name_that_needs_more_says_what():
+    with pytest.raises(ValueError, match=r"network 'probed' is none .* it needs network, probe"):
+        Network.named("probed")

@@ -137,7 +137,7 @@ def test_the_papers_networks_on_imagenet():
         (["--models", "nope"], ["'nope'", "small_resnet"]),
         (["--methods", "nope"], ["'nope'", "grad_cam"]),
         (["--methods", "rollout", "--models", "small_resnet"], ["none of rollout", "small_resnet"]),
-        (["--methods", "after_softmax"], ["after_softmax", "no method by itself"]),
+        (["--methods", "after_softmax"], ["after_softmax", "none by itself", "it needs of"]),
         (["--baselines", "nope"], ["'nope'", "blur"]),
         (["--baselines"], ["--baselines", "at least one"]),
         (["--weights", "resnet50=x.pth"], ["resnet50", "not a network of this sweep"]),

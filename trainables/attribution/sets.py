@@ -115,7 +115,7 @@ def choose(
     refused: dict[str, str] = {}
     for name in names:
         if name != "all" and name not in SETS:
-            method = adapt(method_named(name))
+            method = adapt(Attribution.named(name))
             try:
                 method.check(network)
             except ValueError as reason:
@@ -136,18 +136,6 @@ def choose(
 def with_defaults() -> list[Attribution]:
     """The registered methods whose fields all have defaults, by name."""
     return [cls() for _, cls in sorted(Attribution.registered.items()) if has_defaults(cls)]
-
-
-def method_named(name: str) -> Attribution:
-    """A method with its defaults.
-
-    Raises:
-        ValueError: an unknown name, or a method that needs to be told something.
-    """
-    cls = Attribution.class_named(name)
-    if not has_defaults(cls):
-        raise ValueError(f"{name} is no method by itself: it needs another one to act on")
-    return cls()
 
 
 def has_defaults(cls: type[Attribution]) -> bool:
