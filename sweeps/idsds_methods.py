@@ -32,7 +32,7 @@ from trainables.attribution.sets import choose
 from trainables.baselines import Zero
 from trainables.classifier_training import ClassifierTraining
 from trainables.grid_evaluation import GridEvaluation
-from trainables.idsds_finetuning import IdsdsFinetuning, deletion_protocol
+from trainables.idsds_finetuning import IdsdsFinetuning, as_read_by, deletion_protocol
 from trainables.metrics.grid_pg import GridPg
 from trainables.metrics.incremental_deletion import Ids
 from trainables.metrics.metric import Metric
@@ -113,10 +113,12 @@ class IdsdsMethods(Sweep):
                 finetuned = IdsdsFinetuning(
                     start=classifier,
                     patches=self.patches,
+                    baseline_image=as_read_by(classifier.network, Zero()),
                     epochs=self.finetuning_epochs or recipe.finetuning_epochs,
                     batch_size=recipe.finetuning_batch_size,
                     learning_rate=recipe.finetuning_learning_rate,
                     step_epochs=recipe.step_epochs,
+                    augmentation=recipe.augmentation,
                     seed=seed,
                 )
                 of_network = methods[classifier.network]
@@ -201,13 +203,13 @@ class IdsdsMethods(Sweep):
         known = [name for name in Metric.registered if name not in APART]
         for name in self.streamed_protocols:
             if name == "all":
-                yield deletion_protocol(training, self.patches, Zero())
+                yield deletion_protocol(training, self.patches)
                 candidates = [Metric.named(other) for other in known]
                 yield from (p for p in candidates if set(p.requires) <= data.annotated)
                 if method.single_pass:
                     yield Ids(updated=True)
             elif name in ("sds", "idsds"):
-                yield deletion_protocol(training, self.patches, Zero())
+                yield deletion_protocol(training, self.patches)
             else:
                 protocol = Metric.named(name)
                 missing = sorted(set(protocol.requires) - data.annotated)

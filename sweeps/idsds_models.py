@@ -188,6 +188,7 @@ class IdsdsModels(Sweep):
             batch_size=recipe.finetuning_batch_size,
             learning_rate=own.finetuning_learning_rate,
             step_epochs=recipe.step_epochs,
+            augmentation=recipe.augmentation,
             kept_epoch=self.kept_epoch,
             seed=classifier.seed,
         )

@@ -31,6 +31,8 @@ class Recipe:
     finetuning_batch_size: int
     finetuning_learning_rate: float
     step_epochs: int
+    augmentation: Literal["none", "crop"]
+    """What fine-tuning sees of an image, beside its deletions."""
     models: tuple[str, ...]
     """Networks of the ranking of methods."""
     designs: tuple[str, ...]
@@ -56,6 +58,7 @@ IMAGENET = (
         finetuning_batch_size=256,
         finetuning_learning_rate=1e-3,
         step_epochs=10,
+        augmentation="crop",
         models=("resnet50",),
         designs=(
             *("resnet18", "resnet50", "resnet101", "resnet152", "wide_resnet50_2"),
@@ -77,6 +80,7 @@ SAMPLE = Recipe(  # ours: what two cores do in minutes
     finetuning_batch_size=16,
     finetuning_learning_rate=1e-2,
     step_epochs=2,
+    augmentation="none",  # a mirrored digit is none
     models=("small_resnet",),
     designs=(
         *("small_resnet", "small_deep_resnet", "small_wide_resnet", "small_fixup_resnet"),

@@ -104,7 +104,6 @@ class IdsdsFinetuning(FromClassifier):
                 f"step_epochs = {self.step_epochs}, step_factor = {self.step_factor}: the step "
                 "must be at least 1 epoch, the factor must lie in (0, 1]"
             )
-
         if not 0 < self.crop_scale <= 1:
             raise ValueError(f"crop_scale = {self.crop_scale}: must lie in (0, 1]")
         if not 0 < self.held_out_share < 1:
@@ -173,7 +172,7 @@ class IdsdsFinetuning(FromClassifier):
         return self.learning_rate * self.step_factor ** ((epoch - 1) // self.step_epochs)
 
     def keeps(self, history: list[dict[str, float]]) -> set[int]:
-        """The best epoch on validation and the last."""
+        """The best epoch, by what selects, and the last."""
         return {best_epoch(history, self.selected_by), len(history)}
 
     def held_out(self, trial: Trial, images: int) -> np.ndarray:

@@ -11,8 +11,9 @@ from data_pipelines.dataset import Dataset
 from trainables.idsds_finetuning import IdsdsFinetuning, deletions_known
 from trainables.metrics.classification import mad_softmax
 from trainables.metrics.network_response import NetworkResponse, Responses
-from trainables.protocol_evaluation import ProtocolEvaluation, kept_traces
+from trainables.protocol_evaluation import ProtocolEvaluation
 from trainables.result import Result
+from trainables.traces import kept_traces
 from trainables.trial import Trial
 
 TOP = 9

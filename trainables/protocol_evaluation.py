@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +22,6 @@ from data_pipelines.manifest import MAX_SKIPPED_FRACTION, check_skipped
 from trainables.attribution.after_softmax import AfterSoftmax
 from trainables.attribution.attribution import Attribution
 from trainables.batch import Batch
-from trainables.checkpoint import write_bytes
 from trainables.evaluator import Evaluator
 from trainables.example_maps import chosen_examples, keep_maps, leave_examples
 from trainables.idsds_finetuning import check_deletion_protocol, deletions_known
@@ -43,6 +40,7 @@ from trainables.parts import (
     write_part,
 )
 from trainables.result import Result
+from trainables.traces import leave_traces, traces_name
 from trainables.training import Training
 from trainables.trial import Trial
 
@@ -339,37 +337,3 @@ def conclude(
     kept = {"files": files} if files else {}
     trial.finish({"images": len(wanted), "skipped": sorted(skipped), **kept})
     return "", ""
-
-
-def leave_traces(trial: Trial, protocol: Metric, rows: pa.Table, traces: np.ndarray) -> str:
-    """Keep the traces of a protocol for other results; returns the sha256 of the file."""
-    buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer,
-        image_ids=np.array(rows["image_id"].to_pylist(), dtype=np.str_),
-        targets=rows["target"].to_numpy(),
-        scores=rows["score"].to_numpy(),
-        traces=traces.astype(np.float32),
-    )
-    write_bytes(trial.folder / traces_name(protocol), buffer.getvalue())
-    return hashlib.sha256(buffer.getvalue()).hexdigest()
-
-
-def kept_traces(
-    trial: Trial, evaluation: ProtocolEvaluation, protocol: Metric
-) -> dict[str, np.ndarray]:
-    """What `leave_traces` kept: image_ids (N,), targets (N,), scores (N,), traces (N, S).
-
-    Raises:
-        FileNotFoundError: the evaluation has left nothing.
-    """
-    path = trial.storage / evaluation.result_id / traces_name(protocol)
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: {evaluation.label} has left no traces; launch it again")
-    with np.load(path) as file:
-        return dict(file)
-
-
-def traces_name(protocol: Metric) -> str:
-    """File of a protocol's traces in the folder of the evaluation."""
-    return f"{protocol.key}.npz"

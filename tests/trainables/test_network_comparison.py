@@ -13,7 +13,8 @@ from trainables.attribution.gradient import InputXGradient
 from trainables.metrics.network_response import NetworkResponse
 from trainables.metrics.single_deletion import Idsds, Sds
 from trainables.network_comparison import NetworkComparison, is_in_domain, overlap, top_images
-from trainables.protocol_evaluation import ProtocolEvaluation, kept_traces
+from trainables.protocol_evaluation import ProtocolEvaluation
+from trainables.traces import kept_traces
 from trainables.trial import Trial
 
 RESPONSE = NetworkResponse(channels=4, grid=4)

@@ -12,6 +12,7 @@ from analysis import designs_tables
 from analysis.designs import best, protocol_of, setting_of
 from analysis.designs_plots import best_figure, best_reading, channels_figure
 from analysis.designs_report import DesignFrames
+from analysis.findings.contrast import Contrast
 from analysis.findings.design_evidence import DesignEvidence, counted
 from analysis.findings.designs import accuracy_against_best, design_verdicts
 from analysis.probing_rows import Column, RowScores
@@ -193,9 +194,16 @@ def test_accuracy_against_the_best_score(sign, said):
 
 
 def test_half_of_the_methods_is_no_majority():
-    made = Made().evidence
-    assert counted([], "nothing").verdict == "undecided"
-    assert made.networks == []
+    def said(*lows: float) -> str:
+        each = [
+            Contrast(what="", metric="idsds", verdict="", low=low, high=low + 0.1) for low in lows
+        ]
+        return counted(each, "designs").verdict
+
+    assert said(0.1, 0.1, -0.3, -0.3) == said(0.1, 0.1, -0.05, -0.05) == "undecided"
+    assert said(0.1, 0.1, 0.1, -0.3) == "holds"
+    assert said(0.1, -0.3, -0.3) == "fails"
+    assert counted([], "designs").verdict == "undecided"
 
 
 @pytest.mark.parametrize(
