@@ -125,6 +125,7 @@ def test_the_papers_networks_on_imagenet():
     rates = {t.start.network.name: t.learning_rate for t in of(IdsdsFinetuning, found)}
     assert rates["resnet50"] == 1e-3
     assert rates["bcos_resnet50"] == 1e-2
+    assert {t.augmentation for t in of(IdsdsFinetuning, found)} == {"crop"}
     evaluation = next(e for e in of(ProtocolEvaluation, found) if e.attribution.name == "rise")
     assert evaluation.attribution.of_set == "idsds_as_run"
 

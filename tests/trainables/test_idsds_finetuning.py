@@ -344,3 +344,53 @@ def test_it_starts_from_a_classifier_and_is_judged_like_any_training():
     assert TUNED.splits == ("train", "val")
     assert TUNED.label == "idsds finetuning 16 patches, zero small_resnet_width4 seed 0"
     assert TUNED.cost({"train": 100, "val": 10}) == 3 * (300 + 10) + 160
+
+
+class TestWhatAnEpochSees:
+    """Crops and held-out images are functions of the seed, whatever the batches are."""
+
+    @pytest.mark.parametrize("augmentation", ["none", "crop"])
+    def test_images_do_not_depend_on_the_batch(self, bench, single_splits, augmentation):
+        tuned = replace(TUNED, augmentation=augmentation, crop_scale=0.3)
+        trial = Trial(tuned, bench.storage, bench.feeds, bench.events.append)
+        images, model = single_splits["train"], START.network.build(3)
+        together = tuned.deleted(trial, model, images, 2, np.arange(6)).images
+        alone = tuned.deleted(trial, model, images, 2, np.array([4])).images
+        assert torch.equal(together[[4]], alone)
+        again = tuned.deleted(trial, model, images, 3, np.arange(6)).images
+        assert not torch.equal(together, again)
+
+    def test_without_crops_only_one_cell_is_other_than_the_image(self, trial, single_splits):
+        images, model = single_splits["train"], START.network.build(3)
+        plain = model.encode(torch.from_numpy(images.images(np.arange(8))))
+        seen = TUNED.deleted(trial, model, images, 1, np.arange(8)).images
+        assert set((seen != plain).any(1).flatten(1).sum(1).tolist()) == {0, CELL_PX**2}
+        cropped = replace(TUNED, augmentation="crop")
+        other = cropped.deleted(trial, model, images, 1, np.arange(8)).images
+        assert ((other != plain).any(1).flatten(1).sum(1) > CELL_PX**2).any()
+
+    def test_held_out_images_select_and_are_in_no_step(self, bench, single_splits, monkeypatch):
+        tuned = replace(TUNED, kept_epoch="held_out", held_out_share=0.25)
+        trial = Trial(tuned, bench.storage, bench.feeds, bench.events.append)
+        held = tuned.held_out(trial, 40)
+        assert len(held) == 10
+        assert len(TUNED.held_out(trial, 40)) == 0
+        stepped: list[int] = []
+        deleted = IdsdsFinetuning.deleted
+
+        def noting(self, trial, model, images, epoch, chosen):
+            stepped.extend(chosen.tolist())
+            return deleted(self, trial, model, images, epoch, chosen)
+
+        monkeypatch.setattr(IdsdsFinetuning, "deleted", noting)
+        assert bench.run(tuned), bench.events
+        assert sorted(set(stepped)) == sorted(set(range(40)) - set(held.tolist()))
+        metrics = [metrics for _, metrics in bench.history(tuned)][: tuned.epochs]
+        assert bench.summary(tuned)["epoch"] == best_epoch(metrics, "held_out/accuracy")
+
+    @pytest.mark.parametrize(
+        ("field", "value"), [("crop_scale", 0.0), ("held_out_share", 1.0), ("held_out_share", 0.0)]
+    )
+    def test_shares_are_checked(self, field, value):
+        with pytest.raises(ValueError, match=f"{field} = {value}"):
+            replace(TUNED, **{field: value})
