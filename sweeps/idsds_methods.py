@@ -26,7 +26,8 @@ import trainables.models  # noqa: F401  (each registers its classes)
 from data_pipelines.dataset import Dataset
 from data_pipelines.patches import Patches
 from sweeps.idsds_recipes import RECIPES, SAMPLE_METHODS
-from sweeps.launch import Findings, Sweep, launch
+from sweeps.idsds_sweep import IdsdsSweep
+from sweeps.launch import Findings, launch
 from trainables.attribution.attribution import Attribution
 from trainables.attribution.sets import choose
 from trainables.baselines import Zero
@@ -48,13 +49,11 @@ and the others compare two networks or two classes."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class IdsdsMethods(Sweep):
+class IdsdsMethods(IdsdsSweep):
     """Which attribution method can be trusted?"""
 
     question: ClassVar[str] = "idsds_methods"
 
-    dataset: str = "digit_scenes"
-    """digit_scenes (generated, one digit an image) or imagenet (as published)."""
     methods: tuple[str, ...] = ("all",)
     """Methods by name, a named set (idsds_as_run, corrected), or all that suit the network."""
     protocols: tuple[str, ...] = ("all",)
@@ -79,16 +78,6 @@ class IdsdsMethods(Sweep):
     """Epochs of the classifier. 0: 90, and 9 on the sample."""
     finetuning_epochs: int = 0
     """Epochs of fine-tuning. 0: 30 as in the paper, 3 on the sample."""
-
-    def data(self) -> Dataset:
-        if self.dataset not in RECIPES:
-            raise ValueError(f"unknown --dataset {self.dataset!r}; known: {', '.join(RECIPES)}")
-        if self.dataset == "digit_scenes":
-            sizes = {"images_train": 96, "images_val": 24} if self.smoke else {}
-            return Dataset.named(self.dataset, root=self.data_root, layout="imagenet", **sizes)
-        if not self.data_root:
-            raise ValueError(f"--dataset {self.dataset} needs --data-root, the published folder")
-        return Dataset.named(self.dataset, root=self.data_root)
 
     def small(self) -> Self:
         return replace(
@@ -186,11 +175,6 @@ class IdsdsMethods(Sweep):
                 images=self.grid_images,
                 compared=tuple(compared) if self.grid_images == "common" else (),
             )
-
-    def at_size(self, method: Attribution) -> Attribution:
-        """The method with the sample's number of copies, on the sample."""
-        fewer = SAMPLE_METHODS.get(method.name, {}) if self.dataset == "digit_scenes" else {}
-        return replace(method, **fewer)
 
     def chosen_protocols(
         self, training: Training, method: Attribution, data: Dataset

@@ -26,8 +26,9 @@ import trainables.metrics
 import trainables.models  # noqa: F401  (each registers its classes)
 from data_pipelines.dataset import Dataset
 from data_pipelines.patches import Patches
-from sweeps.idsds_recipes import RECIPES, SAMPLE_METHODS, network_recipe
-from sweeps.launch import Findings, Sweep, launch
+from sweeps.idsds_recipes import RECIPES, network_recipe
+from sweeps.idsds_sweep import IdsdsSweep
+from sweeps.launch import Findings, launch
 from sweeps.networks import starting_files
 from trainables.attribution.after_softmax import AfterSoftmax
 from trainables.attribution.attribution import Attribution
@@ -51,13 +52,11 @@ from trainables.training import Training
 
 
 @dataclass(frozen=True, kw_only=True)
-class IdsdsModels(Sweep):
+class IdsdsModels(IdsdsSweep):
     """Which network designs can be explained correctly?"""
 
     question: ClassVar[str] = "idsds_models"
 
-    dataset: str = "digit_scenes"
-    """digit_scenes (generated, one digit an image) or imagenet (as published)."""
     models: tuple[str, ...] = ()
     """Networks. Empty: on the sample a small one for every contrast, else the paper's."""
     weights: tuple[str, ...] = ()
@@ -84,16 +83,6 @@ class IdsdsModels(Sweep):
     """Epochs of a classifier that is trained. 0: the recipe's."""
     finetuning_epochs: int = 0
     """Epochs of fine-tuning. 0: 30 as in the paper, 3 on the sample."""
-
-    def data(self) -> Dataset:
-        if self.dataset not in RECIPES:
-            raise ValueError(f"unknown --dataset {self.dataset!r}; known: {', '.join(RECIPES)}")
-        if self.dataset == "digit_scenes":
-            sizes = {"images_train": 96, "images_val": 24} if self.smoke else {}
-            return Dataset.named(self.dataset, root=self.data_root, layout="imagenet", **sizes)
-        if not self.data_root:
-            raise ValueError(f"--dataset {self.dataset} needs --data-root, the published folder")
-        return Dataset.named(self.dataset, root=self.data_root)
 
     def small(self) -> Self:
         return replace(
@@ -144,11 +133,6 @@ class IdsdsModels(Sweep):
         if not found:
             raise ValueError(f"--methods: none of {', '.join(names)} suits {network.key}")
         return list(found.values())
-
-    def at_size(self, method: Attribution) -> Attribution:
-        """The method with the sample's number of copies, on the sample."""
-        fewer = SAMPLE_METHODS.get(method.name, {}) if self.dataset == "digit_scenes" else {}
-        return replace(method, **fewer)
 
     def classifier(
         self, network: Network, data: Dataset, seed: int, file: PretrainedWeights | None
