@@ -50,6 +50,10 @@ from trainables.published_classifier import PublishedClassifier
 from trainables.result import Result
 from trainables.training import Training
 
+FEW_IMAGES = 256
+"""With no more than these, networks are judged side by side, a trial each: a stream that has all
+CPUs for one network takes longer to start than to score them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class IdsdsModels(IdsdsSweep):
@@ -69,8 +73,11 @@ class IdsdsModels(IdsdsSweep):
     baselines: tuple[str, ...] = ("zero",)
     """What stands where a cell is deleted; several for the stability: zero, random, blur."""
     attribution_output: tuple[Output, ...] = ("logit", "probability")
-    """What the methods explain of fine-tuned networks: logits, and the same after the softmax. The
-    others are judged by the first alone."""
+    """What the methods explain of fine-tuned networks: logits, and the same after the softmax.
+    Other networks are judged by the first alone."""
+    softmax_models: tuple[str, ...] = ()
+    """Fine-tuned networks whose methods explain every output; of the others, the first alone.
+    Empty: resnet50 and vgg16 as in the paper's code, on the sample their small siblings."""
     drop_output: Literal["logit", "as_explained"] = "logit"
     """Of what drops are taken: of the logit for both arms as in the paper's text, or of what is
     explained, as in its code."""
@@ -121,6 +128,11 @@ class IdsdsModels(IdsdsSweep):
             for first, second in pairwise(looked_at[:2]):  # the yardstick: two unrelated networks
                 if asked(first) == asked(second):  # B-cos networks have deletions of their own
                     yield NetworkComparison(first=first, second=second)
+
+    @property
+    def judged(self) -> int:
+        """Images that are judged; 0 for all of the split."""
+        return self.images or RECIPES[self.dataset].design_images
 
     def methods_of(self, network: Network) -> list[Attribution]:
         """The methods that suit the network, Grad-CAM among them where it does."""
@@ -197,7 +209,10 @@ class IdsdsModels(IdsdsSweep):
         if tuned is not None:
             settings = [(tuned.patches, tuned.baseline_image)]
         looked_at = next((m for m in methods if isinstance(m, GradCam)), methods[0])
-        for output in self.attribution_output[: None if tuned else 1]:
+        several = tuned and training.architecture.name in (
+            self.softmax_models or recipe.after_softmax
+        )
+        for output in self.attribution_output[: None if several else 1]:
             drop: Output = output if self.drop_output == "as_explained" else "logit"
             for method in methods:
                 protocols: list[Metric] = [
@@ -216,7 +231,8 @@ class IdsdsModels(IdsdsSweep):
                     of=training,
                     attribution=method if output == "logit" else AfterSoftmax(of=method),
                     protocols=tuple(protocols),
-                    images=self.images or recipe.design_images,
+                    images=self.judged,
+                    streamed=not 0 < self.judged <= FEW_IMAGES,
                     save_maps=("0",),
                 )
 
@@ -228,8 +244,7 @@ class IdsdsModels(IdsdsSweep):
             yield NetworkComparison(first=first, second=second)
 
     def notes(self) -> list[str]:
-        images = self.images or RECIPES[self.dataset].design_images
-        return [f"every method is judged on {images or 'all'} validation images"]
+        return [f"every method is judged on {self.judged or 'all'} validation images"]
 
     def report(self, folder: Path, result_ids: list[str]) -> Findings:
         # only here: drawing and MLflow take seconds to import, and flags must be checked at once

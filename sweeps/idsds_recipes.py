@@ -37,6 +37,8 @@ class Recipe:
     """Networks of the ranking of methods."""
     designs: tuple[str, ...]
     """Networks of the comparison of designs."""
+    after_softmax: tuple[str, ...]
+    """Of these, the networks whose methods explain probabilities as well."""
     methods: tuple[str, ...]
     """Methods of that comparison."""
     design_images: int = 0
@@ -65,6 +67,7 @@ IMAGENET = (
             *("fixup_resnet50", "xresnet50", "vgg11", "vgg13", "vgg16", "vgg19", "vgg16_bn"),
             *("xvgg16", "vit_base_patch16", "bcos_resnet50", "bagnet33"),
         ),
+        after_softmax=("resnet50", "vgg16"),  # those of the paper's code
         methods=(AS_RUN,),
         images=0,
         grids=500,  # How to Probe
@@ -86,6 +89,7 @@ SAMPLE = Recipe(  # ours: what two cores do in minutes
         *("small_resnet", "small_deep_resnet", "small_wide_resnet", "small_fixup_resnet"),
         *("small_xresnet", "small_vgg", "small_vit", "small_bcos_resnet", "small_bagnet"),
     ),
+    after_softmax=("small_resnet", "small_vgg"),
     methods=(AS_RUN,),
     design_images=64,
     left_out=("rise", "smooth_grad_integrated_gradients"),

@@ -27,12 +27,13 @@ from data_pipelines.image_set import ImageSet
 from trainables.attribution.attribution import Attribution
 from trainables.batch import Batch
 from trainables.checkpoint import write_bytes
+from trainables.conclusion import conclude
 from trainables.evaluator import Evaluator
 from trainables.metrics.grid_pg import GridPg
 from trainables.models.network import Model, Network, evaluating
 from trainables.parts import discard, done_ids, write_part
 from trainables.passes import Passes
-from trainables.protocol_evaluation import PART_IMAGES, conclude
+from trainables.protocol_evaluation import PART_IMAGES
 from trainables.result import Result
 from trainables.scoring import batches
 from trainables.training import Training

@@ -13,11 +13,12 @@ import numpy as np
 import pyarrow as pa
 
 from trainables.batch import Batch
+from trainables.conclusion import conclude
 from trainables.judged_probes import JudgedProbes
 from trainables.metrics.box_size import means_by_box_size
 from trainables.pack_scorer import CROSS_ENTROPY, SCALE, PackScorer
 from trainables.parts import about, parts_of, write_part
-from trainables.protocol_evaluation import PART_IMAGES, conclude
+from trainables.protocol_evaluation import PART_IMAGES
 from trainables.trial import Trial
 
 if TYPE_CHECKING:

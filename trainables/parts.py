@@ -121,6 +121,11 @@ def mean_curve(curves: np.ndarray) -> np.ndarray:
     return np.stack([mean, mean - error, mean + error], axis=1)
 
 
+def parts_folder(storage: Path, bundle: str) -> Path:
+    """Where the parts of a bundle lie until they are put together."""
+    return storage / "parts" / hashlib.sha256(bundle.encode()).hexdigest()[:16]
+
+
 def discard(folder: Path) -> None:
     """Remove parts that have been put together."""
     shutil.rmtree(folder, ignore_errors=True)

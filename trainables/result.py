@@ -20,8 +20,6 @@ class Result(Configuration, family=True):
 
     paper: ClassVar[str] = ""
     """Where the training or evaluation was published."""
-    streamed: ClassVar[bool] = False
-    """Whether a launch streams its images to actors; otherwise a trial reads a resident split."""
     together: ClassVar[bool] = False
     """Whether the results of a bundle are computed side by side, from what they share."""
 
@@ -66,8 +64,13 @@ class Result(Configuration, family=True):
         return self.result_id
 
     @property
+    def streamed(self) -> bool:
+        """Whether a launch streams its images to actors; otherwise a trial reads them."""
+        return False
+
+    @property
     def splits(self) -> tuple[str, ...]:
-        """Splits that it reads."""
+        """Splits that a trial reads for it."""
         return ("train", "val", "test")
 
     @property

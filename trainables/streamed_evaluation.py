@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -20,8 +19,10 @@ from data_pipelines.image_set import assemble
 from data_pipelines.manifest import Manifest
 from data_pipelines.shards import ordered_execution, read_shards, write_shards
 from data_pipelines.streaming import SEGMENTED, decode_columns
-from trainables.parts import discard, done_ids, part_path
-from trainables.protocol_evaluation import PART_IMAGES, ProtocolEvaluation, Scorer, conclude
+from trainables.conclusion import conclude_all
+from trainables.parts import done_ids, part_path, parts_folder
+from trainables.protocol_evaluation import PART_IMAGES, ProtocolEvaluation
+from trainables.scorer import Scorer
 from trainables.source import source_fingerprint
 from trainables.trial import Event, Trial, environment
 
@@ -109,8 +110,9 @@ def stream(
     result_ids = [result.result_id for result in bundle]
     for result_id in result_ids:
         emit({"event": "running", "result_id": result_id, "pid": 0, "device": "actors"})
+    trials = {result: Trial(result, storage, {}, emit) for result in bundle}
     wanted = first.chosen_ids(manifest.image_ids(first.split))
-    parts = parts_folder(storage, first)
+    parts = parts_folder(storage, first.bundle)
     segmented = "segments" in dataset.annotated and is_wanted(first.split)
     left = frozenset(wanted - done_ids(parts, result_ids))
     if left:
@@ -160,8 +162,8 @@ def stream(
                     batch = next(told, None)
                 except RayError as error:  # an actor that fails or dies takes its bundle along
                     lost = str(error).strip().splitlines() or [type(error).__name__]
-                    for result_id in result_ids:
-                        emit(failure(result_id, lost[-1], traceback.format_exc()))
+                    for trial in trials.values():
+                        trial.fail(lost[-1], traceback.format_exc())
                     return
                 if batch is None:
                     break
@@ -169,30 +171,10 @@ def stream(
                 share = scored / len(wanted)
                 speed = (scored - len(wanted) + len(left)) / (time.monotonic() - started)
                 text = f"{scored}/{len(wanted)} images, {speed:.1f} images/s"
-                for result_id in result_ids:
-                    emit(
-                        {"event": "progress", "result_id": result_id, "share": share, "text": text}
-                    )
-    for result in bundle:
-        trial = Trial(result, storage, {}, emit)
-        try:
-            reason, trace = conclude(result, trial, parts, wanted, manifest.max_skipped_fraction)
-        except Exception as error:  # a plug-in's reduction fails its own result, never the others
-            reason, trace = f"{type(error).__name__}: {error}", traceback.format_exc()
-        if reason:
-            emit(failure(result.result_id, reason, trace))
-        else:
-            seconds = time.monotonic() - started
-            emit({"event": "finished", "result_id": result.result_id, "seconds": seconds})
-    if wanted <= done_ids(parts, result_ids):  # also what failed: it is tried again from nothing
-        discard(parts)
-
-
-def failure(result_id: str, reason: str, trace: str) -> Event:
-    """The event that a result failed."""
-    return {"event": "failed", "result_id": result_id, "reason": reason, "traceback": trace}
-
-
-def parts_folder(storage: Path, result: ProtocolEvaluation) -> Path:
-    """Where the parts of a result's bundle lie until they are put together."""
-    return storage / "parts" / hashlib.sha256(result.bundle.encode()).hexdigest()[:16]
+                for trial in trials.values():
+                    trial.progress(share, text)
+    failed = conclude_all(trials, parts, wanted, manifest.max_skipped_fraction)
+    seconds = time.monotonic() - started
+    for result_id in result_ids:
+        if result_id not in failed:
+            emit({"event": "finished", "result_id": result_id, "seconds": seconds})

@@ -82,6 +82,10 @@ class Trial:
         finite = {key: float(value) for key, value in metrics.items() if math.isfinite(value)}
         self._emit({"event": "epoch", "result_id": self._id, "step": step, "metrics": finite})
 
+    def progress(self, share: float, text: str) -> None:
+        """Tell how far this result is, for people."""
+        self._emit({"event": "progress", "result_id": self._id, "share": share, "text": text})
+
     def fail(self, reason: str, trace: str = "") -> None:
         """Tell that this result cannot be had, while others that share its work go on."""
         what = {"result_id": self._id, "reason": reason, "traceback": trace}

@@ -24,10 +24,9 @@ from sweeps.launch.stages import Events, run_stages, wait_for
 from sweeps.launch.sweep import Sweep
 from sweeps.launch.weights import prune
 from trainables.lease import Lease, computed_elsewhere
-from trainables.parts import discard
+from trainables.parts import discard, parts_folder
 from trainables.protocol_evaluation import ProtocolEvaluation
 from trainables.result import Result
-from trainables.streamed_evaluation import parts_folder
 from trainables.tracking import Tracking
 
 DONE, SOME_FAILED, INTERRUPTED = 0, 1, 130
@@ -184,7 +183,7 @@ def forget(results: Mapping[str, Result], storage: Path) -> None:
     for result_id, result in results.items():
         (storage / result_id / "checkpoint.safetensors").unlink(missing_ok=True)
         if isinstance(result, ProtocolEvaluation):
-            discard(parts_folder(storage, result))
+            discard(parts_folder(storage, result.bundle))
 
 
 def flags_of(sweep: Sweep) -> dict[str, str]:

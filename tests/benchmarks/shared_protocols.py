@@ -43,7 +43,8 @@ from trainables.metrics.perturbation_curves import Deletion, Insertion, Neg, Pos
 from trainables.metrics.pointing_game import PointingGame
 from trainables.metrics.single_deletion import Sds
 from trainables.models.network import Model, Network, evaluating
-from trainables.protocol_evaluation import PART_IMAGES, ProtocolEvaluation, Scorer
+from trainables.protocol_evaluation import PART_IMAGES, ProtocolEvaluation
+from trainables.scorer import Scorer
 from trainables.trial import Trial, environment, feed_key, run_locally
 
 CLASSES = 10

@@ -17,6 +17,7 @@ from trainables.attribution.bcos import Bcos
 from trainables.attribution.cam import GradCam
 from trainables.attribution.gradient import InputXGradient
 from trainables.batch import Batch
+from trainables.conclusion import conclude
 from trainables.evaluator import full_size_maps
 from trainables.idsds_finetuning import IdsdsFinetuning
 from trainables.metrics.localization import Epg
@@ -25,11 +26,13 @@ from trainables.metrics.perturbation_curves import Deletion
 from trainables.metrics.segmentation import AveragePrecision, MeanIou, PixelAccuracy
 from trainables.metrics.single_deletion import Idsds, Sds
 from trainables.models.network import evaluating
+from trainables.parts import parts_folder
 from trainables.passes import Passes
-from trainables.protocol_evaluation import ProtocolEvaluation, Scorer, conclude
+from trainables.protocol_evaluation import ProtocolEvaluation
 from trainables.result import Result
+from trainables.scorer import Scorer
 from trainables.training import restore
-from trainables.trial import Trial
+from trainables.trial import Trial, run_bundle
 
 CURVE = Deletion(points=4, reference_class="predicted")
 PROTOCOLS = (Sds(patches=4), Epg(), CURVE, InsideShare())
@@ -165,7 +168,7 @@ def test_a_killed_evaluation_repeats_no_finished_part(bench, tmp_path, monkeypat
         patch.setattr(Scorer, "__call__", killed)
         with pytest.raises(KeyboardInterrupt):
             bench.run(EVALUATION)
-    parts = bench.folder(EVALUATION) / "parts"
+    parts = parts_folder(bench.storage, EVALUATION.bundle)
     times = {path: path.stat().st_mtime_ns for path in parts.glob("*.parquet")}
     assert len(times) == 2
 
@@ -266,7 +269,9 @@ def test_a_method_that_raises_fails_its_result_with_the_reason(bench):
     broken = replace(EVALUATION, attribution=Raising())
     assert not bench.run(broken)
     assert bench.reason(broken).endswith("RuntimeError: no map today")
-    assert not (bench.folder(broken) / "parts").exists()  # the next try begins from nothing
+    assert not parts_folder(
+        bench.storage, broken.bundle
+    ).exists()  # the next try begins from nothing
     assert not (bench.folder(broken) / "result.json").exists()
 
 
@@ -287,22 +292,15 @@ class TestBundle:
         assert len({e.bundle for e in (EVALUATION, *others)}) == 5
 
     def test_one_method_fails_one_result_and_the_others_are_as_if_alone(
-        self, evaluated, bench, tmp_path
+        self, evaluated, bench, small_parts
     ):
         bundle = (EVALUATION, self.BROKEN, self.CAM)
-        images = bench.splits["val"]
-        trials = [Trial(r, bench.storage, bench.feeds, bench.events.append) for r in bundle]
-        scorer, parts = Scorer(bundle, trials[0], images), tmp_path / "parts"
-        ids = images.image_ids.tolist()
-        for rows in (np.arange(10), np.arange(10, 16)):
-            chosen = [ids[row] for row in rows]
-            scorer(parts, chosen, images.images(rows), {})
-        (sound, failed, cam) = (
-            conclude(r, trial, parts, set(ids)) for r, trial in zip(bundle, trials, strict=True)
-        )
-        assert sound == cam == ("", "")
-        assert failed[0] == "RuntimeError: no map today"
-        assert "Traceback" in failed[1]
+        run_bundle(bundle, bench.storage, bench.feeds, bench.events.append)
+        ends = {e["result_id"]: e for e in bench.events if e["event"] in ("finished", "failed")}
+        assert [ends[r.result_id]["event"] for r in bundle] == ["finished", "failed", "finished"]
+        failed = ends[self.BROKEN.result_id]
+        assert failed["reason"] == "RuntimeError: no map today"
+        assert "Traceback" in failed["traceback"]
         pd.testing.assert_frame_equal(
             bench.rows(EVALUATION), evaluated.rows(EVALUATION), rtol=1e-4, atol=1e-5
         )
