@@ -18,9 +18,10 @@ from analysis.address import redacted
 from data_pipelines.dataset import Dataset
 from data_pipelines.manifest import Manifest
 from sweeps.launch.cluster import Fed, check_room, check_shared, connect, feeds_for
+from sweeps.launch.events import Events
 from sweeps.launch.plan import Plan, closure, make_plan
 from sweeps.launch.progress import Progress
-from sweeps.launch.stages import Events, run_stages, wait_for
+from sweeps.launch.stages import run_stages, wait_for
 from sweeps.launch.sweep import Sweep
 from sweeps.launch.weights import prune
 from trainables.lease import Lease, computed_elsewhere

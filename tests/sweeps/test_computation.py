@@ -13,8 +13,8 @@ import pytest
 
 from sweeps.guidance_lambda import GuidanceLambda
 from sweeps.launch import computation, stages
+from sweeps.launch.events import Events
 from sweeps.launch.plan import Plan
-from sweeps.launch.stages import Events
 from sweeps.launch.sweep import Findings
 from tests.sweeps.launches import Ended
 from trainables.guided_training import GuidedTraining

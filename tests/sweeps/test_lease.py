@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from sweeps.launch.events import Events
 from sweeps.launch.progress import Progress
-from sweeps.launch.stages import Events, wait_for
+from sweeps.launch.stages import wait_for
 from trainables import lease
 from trainables.lease import TAG, HeldError, Holder, Lease, computed_elsewhere, holder_of
 from trainables.result import Result

@@ -8,9 +8,10 @@ from types import SimpleNamespace
 import pytest
 from ray.tune.search import Searcher
 
+from sweeps.launch.events import Events
 from sweeps.launch.plan import Plan, make_plan
 from sweeps.launch.queue import Bundle, Queue
-from sweeps.launch.stages import Events, dependencies, waves
+from sweeps.launch.stages import dependencies, waves
 from trainables.classifier_training import ClassifierTraining
 from trainables.guided_training import GuidedTraining
 
