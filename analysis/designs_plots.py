@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from scipy import stats
+
+from analysis.statistics import spearman
 
 CHANNELS = (
     "Each row a channel of the last layer: left the nine images that excite it most before "
@@ -22,13 +23,14 @@ SHOWN = 4
 
 def best_reading(best: pd.DataFrame) -> str:
     """What the figure shows, in a line."""
-    passing = best[best["in_domain"]].dropna(subset=["best", "accuracy"])
-    if len(passing) < 3:
-        return f"Best score against accuracy: {len(passing)} networks are in domain."
-    rho = float(stats.spearmanr(passing["accuracy"], passing["best"]).statistic)
-    leader = passing.sort_values("best").iloc[-1]
+    inside = best[best["in_domain"]].dropna(subset=["best", "accuracy"])
+    many = "1 network is" if len(inside) == 1 else f"{len(inside)} networks are"
+    if len(inside) < 3 or min(inside["best"].nunique(), inside["accuracy"].nunique()) < 2:
+        return f"Best score against accuracy: {many} in domain, too few for an order."
+    rho = float(spearman(inside["accuracy"].to_numpy(float), inside["best"].to_numpy(float)))
+    leader = inside.sort_values("best").iloc[-1]
     return (
-        f"Best score against accuracy, {len(passing)} networks in domain: Spearman {rho:+.2f}; "
+        f"Best score against accuracy, {len(inside)} networks in domain: Spearman {rho:+.2f}; "
         f"{leader['network']} leads with {leader['method']} at {leader['best']:.3f}."
     )
 
@@ -40,21 +42,30 @@ def best_figure(best: pd.DataFrame, caption: str) -> Figure:
         best: as ``accuracy_against_best`` gives it.
         caption: the line below.
     """
-    figure = Figure(figsize=(7.5, 5.0), layout="constrained")
+    figure = Figure(figsize=(8.5, 5.5), layout="constrained")
     FigureCanvasAgg(figure)
     ax = figure.subplots()
-    for row in best.dropna(subset=["best", "accuracy"]).to_dict("records"):
+    shown = best.dropna(subset=["best", "accuracy"])
+    middle = float(shown["accuracy"].median()) if len(shown) else 0.0
+    for row in shown.to_dict("records"):
         color, marker = (IN_DOMAIN, "o") if row["in_domain"] else (OTHER, "x")
         ax.plot(100 * row["accuracy"], row["best"], marker, color=color)
-        place = (100 * row["accuracy"], row["best"])
-        text = f"{row['network']}\n{row['method']}"
-        ax.annotate(text, place, xytext=(5, 3), textcoords="offset points", fontsize=7)
+        left = row["accuracy"] <= middle  # text points into the picture
+        ax.annotate(
+            f"{row['network']}: {row['method']}",
+            (100 * row["accuracy"], row["best"]),
+            xytext=(6 if left else -6, 4),
+            textcoords="offset points",
+            ha="left" if left else "right",
+            fontsize=8,
+        )
+    ax.margins(x=0.15, y=0.12)
     ax.set_xlabel("top-1 accuracy after fine-tuning in percent (higher is better)")
-    ax.set_ylabel("IDSDS of the best method (higher is better)")
-    ax.plot([], [], "o", color=IN_DOMAIN, label="in domain")
+    ax.set_ylabel("score of the best method, -1 to 1 (higher is better)")
+    ax.plot([], [], "o", color=IN_DOMAIN, label="in domain: IDSDS")
     ax.plot([], [], "x", color=OTHER, label="not in domain: an SDS")
     ax.legend(fontsize=8)
-    figure.supxlabel(fill(caption, 100), fontsize=8)
+    figure.supxlabel(fill(caption, 110), fontsize=8)
     return figure
 
 
