@@ -40,8 +40,8 @@ def scored(runs: Runs) -> pd.DataFrame:
     Returns:
         Columns result_id, network, dataset, seed (of the training), method (the paper's name),
         output (what it explains), ``key`` (of the protocol), protocol (TUNED, PLAIN, FIXED or
-        UPDATED), ``setting`` (grid and baseline of the protocol) and ``value`` (mean over the
-        split).
+        UPDATED), ``setting`` (grid and baseline of the protocol), ``value`` (mean over the split)
+        and ``defined`` (share of the explanations that it is a mean of; NaN if no run says).
     """
     rows = runs.finished[runs.finished["kind"] == EVALUATION]
     described = pd.DataFrame(
@@ -60,9 +60,14 @@ def scored(runs: Runs) -> pd.DataFrame:
         protocol=[protocol for protocol, _ in read], setting=[setting for _, setting in read]
     )
     found = described.merge(logged[logged["protocol"] != ""], on="result_id")
+    shares = logged[logged["key"].str.endswith(DEFINED)]
+    shares = shares.assign(key=shares["key"].str.removesuffix(DEFINED), defined=shares["value"])
+    found = found.merge(
+        shares[["result_id", "key", "defined"]], on=["result_id", "key"], how="left"
+    )
     matching = ~found["key"].str.endswith("_probability") | (found["output"] == PROBABILITY)
     names = ["result_id", "network", "dataset", "seed", "method", "output"]
-    names += ["key", "protocol", "setting", "value"]
+    names += ["key", "protocol", "setting", "value", "defined"]
     return found.loc[matching, names].reset_index(drop=True)
 
 

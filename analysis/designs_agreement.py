@@ -110,6 +110,7 @@ def papers(rows: pd.DataFrame, methods: list[str], value: float) -> float:
 def correlations_table(frame: pd.DataFrame) -> pd.DataFrame:
     """Correlations for people; the paper's beside where there is one that is comparable."""
     table = frame.replace({"one": NAMES, "other": NAMES})
+    table["network"] = table["network"].str.removeprefix("small_")
     table["methods"] = table["methods"].map(number)
     for name in ("spearman", "published"):
         table[name] = [NONE if pd.isna(value) else f"{value:.3f}" for value in table[name]]

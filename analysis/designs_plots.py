@@ -36,36 +36,31 @@ def best_reading(best: pd.DataFrame) -> str:
 
 
 def best_figure(best: pd.DataFrame, caption: str) -> Figure:
-    """A dot for each network: its accuracy and the score of its best method.
+    """A numbered dot for each network, the best first: accuracy and the score of the best method.
 
     Args:
         best: as ``accuracy_against_best`` gives it.
         caption: the line below.
     """
-    figure = Figure(figsize=(8.5, 5.5), layout="constrained")
+    figure = Figure(figsize=(10.5, 5.5), layout="constrained")
     FigureCanvasAgg(figure)
     ax = figure.subplots()
     shown = best.dropna(subset=["best", "accuracy"])
-    middle = float(shown["accuracy"].median()) if len(shown) else 0.0
-    for row in shown.to_dict("records"):
-        color, marker = (IN_DOMAIN, "o") if row["in_domain"] else (OTHER, "x")
-        ax.plot(100 * row["accuracy"], row["best"], marker, color=color)
-        left = row["accuracy"] <= middle  # text points into the picture
-        ax.annotate(
-            f"{row['network']}: {row['method']}",
-            (100 * row["accuracy"], row["best"]),
-            xytext=(6 if left else -6, 4),
-            textcoords="offset points",
-            ha="left" if left else "right",
-            fontsize=8,
+    shown = shown.sort_values("best", ascending=False, kind="stable")
+    for number, row in enumerate(shown.to_dict("records"), 1):
+        color, marker, what = (
+            (IN_DOMAIN, "o", "") if row["in_domain"] else (OTHER, "X", ", not in domain: an SDS")
         )
-    ax.margins(x=0.15, y=0.12)
+        place = (100 * row["accuracy"], row["best"])
+        label = f"{number}  {row['network']}: {row['method']}{what}"
+        ax.plot(*place, marker, color=color, label=label)
+        ax.annotate(f"{number}", place, xytext=(4, 4), textcoords="offset points", fontsize=8)
+    ax.margins(0.1)
     ax.set_xlabel("top-1 accuracy after fine-tuning in percent (higher is better)")
     ax.set_ylabel("score of the best method, -1 to 1 (higher is better)")
-    ax.plot([], [], "o", color=IN_DOMAIN, label="in domain: IDSDS")
-    ax.plot([], [], "x", color=OTHER, label="not in domain: an SDS")
-    ax.legend(fontsize=8)
-    figure.supxlabel(fill(caption, 110), fontsize=8)
+    if len(shown):
+        figure.legend(*ax.get_legend_handles_labels(), loc="outside right upper", fontsize=8)
+    figure.supxlabel(fill(caption, 130), fontsize=8)
     return figure
 
 

@@ -32,9 +32,10 @@ LIKENESS = (
 )
 SCORES = (
     "In hundredths, of logits, at 16 patches and the zero baseline; higher is better. Methods bear "
-    "the paper's names; of several variants the one run as its code ran it does, others their keys."
+    "the paper's names; of several variants the one that does as its code did, others their keys. "
+    f"{shown.MARK} the network is not in domain, or not known to be: an SDS. {shown.RARE} defined "
+    "on less than half of the images, where maps are not constant."
 )
-MARKED = f"{shown.MARK} not in domain, or not known to be: an SDS."
 PROTOCOLS = (
     "The same methods by every protocol: single deletion after fine-tuning (IDSDS), explaining the "
     "probability instead (after softmax) and without fine-tuning (SDS); incremental deletion (IDS) "
@@ -43,7 +44,8 @@ PROTOCOLS = (
 FINDINGS = (
     "IDSDS (Hesse et al., 2024): a network is better than another if most of the methods that suit "
     "both score higher on it, each with its interval over shared images. A finding holds if all of "
-    "its comparisons hold and none is missing; one that fails is enough for it to fail."
+    "its comparisons hold and none is missing; one that fails is enough for it to fail. Intervals over "
+    "fewer than 20 images, or over less than half of them, decide nothing."
 )
 AGREEMENT = (
     "Spearman's correlation over the methods of a network. The paper's, of ResNet-50 on ImageNet: "
@@ -121,7 +123,7 @@ class DesignFrames:
         if self.empty:
             return ""
         parts = []
-        for title, note, frames in self._tables():
+        for title, note, frames in self._tables(short=True):
             parts += [_titled(title, note), *map(tables.text, frames)]
         lines = [textwrap.fill(line, tables.WIDTH) for line in self._left_open()]
         return "\n\n".join([*parts, *(["\n".join(lines)] if lines else [])])
@@ -139,43 +141,25 @@ class DesignFrames:
                 lines.append(f"{verdict}: {', '.join(ids)}.")
         return [*lines, best_reading(self.best), *self.evidence.notes]
 
-    def _tables(self) -> list[tuple[str, str, list[pd.DataFrame]]]:
-        """Title, note and tables of each section that has any; findings stand last."""
+    def _tables(self, *, short: bool = False) -> list[tuple[str, str, list[pd.DataFrame]]]:
+        """Title, note and tables of each section that has any; findings stand last.
+
+        Args:
+            short: without the scores before fine-tuning, if there are those after.
+        """
         evidence = self.evidence
-        scores = shown.scores_frame(evidence)
-        mark = any(str(name).endswith(shown.MARK) for name in scores)
-        after = f"{SCORES} {MARKED}" if mark else SCORES
+        after, before = (scores(evidence, protocol) for protocol in (TUNED, PLAIN))
         papers = AGREEMENT.format(papers=agreeing.papers_agreement())
         found = [
             ("Networks before and after fine-tuning", NETWORKS, [shown.networks_table(evidence)]),
             ("Accuracies and the paper's", ACCURACIES, [shown.accuracies_table(evidence)]),
             ("How alike networks are", LIKENESS, [shown.likeness_table(evidence)]),
-            ("Scores after fine-tuning (IDSDS)", after, wide(scores)),
-            (
-                "Scores before fine-tuning (SDS)",
-                SCORES,
-                wide(shown.scores_frame(evidence, PLAIN)),
-            ),
-            (
-                "Methods by every protocol",
-                PROTOCOLS,
-                [shown.hundredths(shown.protocols_frame(evidence))],
-            ),
-            (
-                "Do the protocols agree?",
-                papers,
-                [agreeing.correlations_table(self.agreement)],
-            ),
-            (
-                "Is the score stable?",
-                STABILITY,
-                [agreeing.correlations_table(self.stability)],
-            ),
-            (
-                "What the paper says (I1-I11)",
-                FINDINGS,
-                [shown.findings_table(self.findings)],
-            ),
+            ("Scores after fine-tuning (IDSDS)", SCORES, after),
+            ("Scores before fine-tuning (SDS)", SCORES, [] if short and after else before),
+            ("Methods by every protocol", PROTOCOLS, [shown.protocols_table(evidence)]),
+            ("Do the protocols agree?", papers, [agreeing.correlations_table(self.agreement)]),
+            ("Is the score stable?", STABILITY, [agreeing.correlations_table(self.stability)]),
+            ("What the paper says", FINDINGS, [shown.findings_table(self.findings)]),
         ]
         return [one for one in found if any(len(table) for table in one[2])]
 
@@ -198,9 +182,10 @@ class DesignFrames:
         return [Heading("What excites a channel most"), *found] if found else []
 
 
-def wide(scores: pd.DataFrame) -> list[pd.DataFrame]:
-    """A frame of scores as tables that fit a terminal."""
-    return shown.side_by_side(shown.hundredths(scores)) if len(scores) else []
+def scores(evidence: DesignEvidence, protocol: str) -> list[pd.DataFrame]:
+    """The scores by a protocol as tables that fit a terminal."""
+    table = shown.scores_table(evidence, protocol)
+    return shown.side_by_side(table) if len(table) else []
 
 
 def _titled(title: str, note: str) -> str:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from typing import Any
+
+import numpy as np
 import pandas as pd
 
 from analysis.design_methods import in_order
@@ -17,12 +21,15 @@ from analysis.designs import (
     UPDATED,
 )
 from analysis.findings.design_evidence import DesignEvidence, passing
+from analysis.findings.design_finding import LEAST_DEFINED
 from analysis.findings.design_methods import plain_networks
 from analysis.paper_tables import ACCURACIES, DATASET
 from analysis.tables import NONE, WIDTH, percent
 
 MARK = "*"
 """Of a network whose score is an SDS."""
+RARE = "?"
+"""Of a score that is the mean over less than LEAST_DEFINED of the images."""
 
 
 def networks_table(evidence: DesignEvidence) -> pd.DataFrame:
@@ -84,11 +91,12 @@ def accuracies_table(evidence: DesignEvidence) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def scores_frame(evidence: DesignEvidence, protocol: str = TUNED) -> pd.DataFrame:
+def scores_table(evidence: DesignEvidence, protocol: str = TUNED) -> pd.DataFrame:
     """Mean score of every method on every network: a row a method, a column a network.
 
-    At the paper's grid and baseline, of logits, over seeds. For TUNED, a fine-tuned network that is
-    not in domain has its SDS, and MARK behind its name.
+    In hundredths, at the paper's grid and baseline, of logits, over seeds. For TUNED, a fine-tuned
+    network that is not in domain has its SDS, and MARK behind its name. A score that is defined
+    seldom has RARE behind it.
     """
     rows = evidence.scores
     rows = rows[(rows["output"] == LOGIT) & (rows["setting"] == DEFAULT)]
@@ -98,23 +106,20 @@ def scores_frame(evidence: DesignEvidence, protocol: str = TUNED) -> pd.DataFram
             (rows["protocol"] == OUTSIDE) & ~rows["network"].isin(set(chosen["network"]))
         ]
         chosen = pd.concat([chosen, others.assign(network=others["network"] + MARK)])
-    order = {name: k for k, name in enumerate(evidence.networks)}
-    chosen = chosen.sort_values(
-        "network", key=lambda names: names.str.removesuffix(MARK).map(order), kind="stable"
-    )
-    wide = chosen.pivot_table(index="method", columns="network", values="value", sort=False)
-    return wide.reindex(in_order(list(wide.index))).rename_axis(columns=None).reset_index()
+    cells = chosen.groupby(["method", "network"]).agg({"value": "mean", "defined": "min"})
+    marks = np.where(cells["defined"] < LEAST_DEFINED, RARE, "")
+    cells["text"] = [_hundredths(v) + mark for v, mark in zip(cells["value"], marks, strict=True)]
+    wide = cells["text"].unstack().fillna(NONE).rename_axis(columns=None)
+    names = [n + m for n in evidence.networks for m in ("", MARK) if n + m in wide]
+    table = wide.loc[in_order(list(wide.index)), names].reset_index()
+    return table.rename(columns=_short)
 
 
-def protocols_frame(evidence: DesignEvidence) -> pd.DataFrame:
-    """Every method under every protocol, on the networks that the paper compares methods on.
+def protocols_table(evidence: DesignEvidence) -> pd.DataFrame:
+    """Every method under every protocol, in hundredths.
 
-    Returns:
-        Columns network, method, and a score by IDSDS, IDSDS after the softmax, SDS, IDS and IDS
-        with updated maps, NaN where there is none.
+    On the networks that the paper compares methods on, of logits but for "after softmax".
     """
-    rows = evidence.scores
-    rows = rows[rows["network"].isin(plain_networks(evidence)) & (rows["setting"] == DEFAULT)]
     names = {
         (TUNED, LOGIT): "IDSDS",
         (TUNED, PROBABILITY): "after softmax",
@@ -123,24 +128,17 @@ def protocols_frame(evidence: DesignEvidence) -> pd.DataFrame:
         (FIXED, LOGIT): "IDS",
         (UPDATED, LOGIT): "IDS updated",
     }
-    told = [names.get(key, "") for key in zip(rows["protocol"], rows["output"], strict=True)]
-    rows = rows.assign(told=told)[[name != "" for name in told]]
-    wide = rows.pivot_table(index=["network", "method"], columns="told", values="value")
-    wide = wide.reindex(columns=[name for name in names.values() if name in wide])
-    wide = wide.rename_axis(columns=None).reset_index()
-    order = {method: k for k, method in enumerate(in_order(list(dict.fromkeys(wide["method"]))))}
-    return wide.sort_values(["network", "method"], key=lambda v: v.map(order).fillna(0) if
-                            v.name == "method" else v, ignore_index=True)  # fmt: skip
-
-
-def hundredths(frame: pd.DataFrame) -> pd.DataFrame:
-    """The scores of a frame in hundredths, under short names of networks."""
-    table = frame.copy()
-    for name in table.select_dtypes("number").columns:
-        table[name] = [NONE if pd.isna(v) else f"{100 * v:.1f}" for v in table[name]]
-    if "network" in table:
-        table["network"] = table["network"].map(_short)
-    return table.rename(columns=_short)
+    rows, found = evidence.scores[evidence.scores["setting"] == DEFAULT], []
+    for network in plain_networks(evidence):
+        part = rows[rows["network"] == network]
+        means = part.groupby(["method", "protocol", "output"])["value"].mean()
+        for method in in_order(list(dict.fromkeys(part["method"]))):
+            cells = {
+                name: _hundredths(means.get((method, *key), np.nan)) for key, name in names.items()
+            }
+            found.append({"network": _short(network), "method": method, **cells})
+    table = pd.DataFrame(found)
+    return table.loc[:, [not table[name].eq(NONE).all() for name in table]]
 
 
 def side_by_side(table: pd.DataFrame, width: int = WIDTH) -> list[pd.DataFrame]:
@@ -158,7 +156,12 @@ def side_by_side(table: pd.DataFrame, width: int = WIDTH) -> list[pd.DataFrame]:
             left = width - wide(first) + 2
         parts[-1].append(name)
         left -= wide(name)
-    return [table[names] for names in parts]
+    each = -(-len(others) // max(1, len(parts)))  # as many in each, if they fit
+    even = [[first, *others[i : i + each]] for i in range(0, len(others), each)]
+    if all(sum(map(wide, names)) - 2 <= width for names in even):
+        parts = even
+    found = [table[names] for names in parts]
+    return [part[(part[part.columns[1:]] != NONE).any(axis=1)] for part in found]
 
 
 def findings_table(findings: pd.DataFrame) -> pd.DataFrame:
@@ -213,8 +216,12 @@ def _short(network: str) -> str:
     return network.removeprefix("small_")
 
 
-def _pair(row: dict[str, float], name: str) -> str:
+def _pair(row: dict[Hashable, Any], name: str) -> str:
     return f"{percent(row[f'{name}_before'])} / {percent(row[f'{name}_after'])}"
+
+
+def _hundredths(value: float) -> str:
+    return NONE if pd.isna(value) else f"{100 * value:.1f}"
 
 
 def _three(value: float) -> str:

@@ -16,6 +16,7 @@ from analysis.designs import (
     FINETUNED,
     LOGIT,
     OUTSIDE,
+    PLAIN,
     PROBABILITY,
     TUNED,
     compared,
@@ -252,7 +253,7 @@ class DesignEvidence:
         The first comparison decides: a side wins with more than half of the methods. The others are
         the methods. One that was judged on both networks, but not in domain on both, is missing.
         """
-        what, anyhow = f"{better} over {worse}", ("sds", OUTSIDE, TUNED)
+        what, anyhow = f"{better} over {worse}", (PLAIN, OUTSIDE, TUNED)
         theirs = self.methods(worse, anyhow)
         common = [method for method in self.methods(better, anyhow) if method in theirs]
         why = next(

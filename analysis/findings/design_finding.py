@@ -47,6 +47,11 @@ class DesignContrast:
     decides: bool = True
     """Whether the verdict of the finding rests on it; others are shown only."""
 
+    @property
+    def reason(self) -> str:
+        """Why it is undecided, readable by itself."""
+        return f"{self.what}: {self.why}" if self.of_images else self.why
+
     @classmethod
     def of(
         cls,
@@ -129,7 +134,7 @@ def counted(
     if not why:
         half = members / 2
         verdict = HOLDS if holding > half else FAILS if failing > half else UNDECIDED
-        why = f"{holding} methods for, {failing} against, of {members}"
+        why = "neither has a majority"
     effects = [contrast.effect for contrast in each if contrast.effect == contrast.effect]
     judged = [contrast for contrast in each if contrast.of_images]
     return DesignContrast(

@@ -28,7 +28,7 @@ class RawBeatsAbsolute(DesignFinding):
     """I2: of five pairs the better three, by the score with signed maps."""
 
     id: ClassVar[str] = "I2"
-    claim: ClassVar[str] = "Signed maps beat absolute ones for the better half of the methods"
+    claim: ClassVar[str] = "Signed maps beat absolute ones for the better half of methods"
     source: ClassVar[str] = "section 5, figure 3"
 
     def compare(self, evidence: DesignEvidence) -> Iterator[DesignContrast]:
@@ -124,7 +124,7 @@ class IncrementalDeletionIsBlind(DesignFinding):
     """I11."""
 
     id: ClassVar[str] = "I11"
-    claim: ClassVar[str] = "IDS: absolute maps win if fixed; signed IxG, IG, IG-U if updated"
+    claim: ClassVar[str] = "IDS: absolute maps win if fixed; raw IxG, IG, IG-U if updated"
     source: ClassVar[str] = "section 5, table 5 and figure 3"
 
     def compare(self, evidence: DesignEvidence) -> Iterator[DesignContrast]:

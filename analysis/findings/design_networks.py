@@ -46,7 +46,7 @@ class SelfExplaining(DesignFinding):
     """I1."""
 
     id: ClassVar[str] = "I1"
-    claim: ClassVar[str] = "B-cos and BagNet beat the best post-hoc method of the plain network"
+    claim: ClassVar[str] = "B-cos and BagNet beat the plain network's best post-hoc method"
     source: ClassVar[str] = "section 5, figure 3, table 4"
 
     def compare(self, evidence: DesignEvidence) -> Iterator[DesignContrast]:

@@ -1,4 +1,4 @@
-"""The findings of IDSDS (Hesse et al., NeurIPS D&B 2024), I1 to I11, as runs bear them out."""
+"""The findings of IDSDS (Hesse et al., NeurIPS D&B 2024), I1 to I11, A1 and A2, as runs bear them out."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import asdict
 import pandas as pd
 
 from analysis.findings.design_accuracy import AccuracyCosts
+from analysis.findings.design_also import CamsAgree, UniformBaselineWins
 from analysis.findings.design_evidence import DesignEvidence
 from analysis.findings.design_finding import DesignFinding
 from analysis.findings.design_methods import (
@@ -38,6 +39,8 @@ FINDINGS: tuple[DesignFinding, ...] = (
     LogitBeatsProbability(),
     AccuracyCosts(),
     IncrementalDeletionIsBlind(),
+    UniformBaselineWins(),
+    CamsAgree(),
 )
 
 
@@ -57,7 +60,7 @@ def design_verdicts(
         deciding = [contrast for contrast in found if contrast.decides]
         verdicts = [contrast.verdict for contrast in deciding]
         verdict = finding.judge(deciding)
-        reasons = dict.fromkeys(c.why for c in deciding if c.verdict == UNDECIDED)
+        reasons = dict.fromkeys(c.reason for c in deciding if c.verdict == UNDECIDED)
         why = "; ".join(reasons) or "no run to compare"
         rows.append(
             {
