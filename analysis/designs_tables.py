@@ -102,9 +102,7 @@ def scores_table(evidence: DesignEvidence, protocol: str = TUNED) -> pd.DataFram
     rows = rows[(rows["output"] == LOGIT) & (rows["setting"] == DEFAULT)]
     chosen = rows[rows["protocol"] == protocol]
     if protocol == TUNED:
-        others = rows[
-            (rows["protocol"] == OUTSIDE) & ~rows["network"].isin(set(chosen["network"]))
-        ]
+        others = rows[(rows["protocol"] == OUTSIDE) & ~rows["network"].isin(set(chosen["network"]))]
         chosen = pd.concat([chosen, others.assign(network=others["network"] + MARK)])
     cells = chosen.groupby(["method", "network"]).agg({"value": "mean", "defined": "min"})
     marks = np.where(cells["defined"] < LEAST_DEFINED, RARE, "")

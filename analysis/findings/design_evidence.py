@@ -256,9 +256,7 @@ class DesignEvidence:
         what, anyhow = f"{better} over {worse}", (PLAIN, OUTSIDE, TUNED)
         theirs = self.methods(worse, anyhow)
         common = [method for method in self.methods(better, anyhow) if method in theirs]
-        why = next(
-            filter(None, (self.missing_network(network) for network in (better, worse))), ""
-        )
+        why = next(filter(None, (self.missing_network(network) for network in (better, worse))), "")
         if why or not common:
             return [counted([], what, why or "no method on both networks")]
         each = [

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from analysis.design_methods import RAW, SIGNED, SMOOTHED, absolute
-from analysis.designs import FIXED, PROBABILITY, TUNED, UPDATED
+from analysis.designs import FIXED, PROBABILITY, UPDATED
 from analysis.findings.design_evidence import Cell, DesignEvidence
 from analysis.findings.design_finding import DesignContrast, DesignFinding, counted
 from analysis.findings.finding import UNDECIDED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import pandas as pd
@@ -15,12 +16,14 @@ from analysis.design_methods import (
     SIGNED,
     SMOOTHED,
     absolute,
-    in_order,
 )
 from analysis.designs import compared, protocol_of, scored, unread
 from analysis.runs import OF_A_RUN, TAGS, Runs
 from sweeps.idsds_models import IdsdsModels
 from trainables.attribution.after_softmax import AfterSoftmax
+from trainables.attribution.sets import idsds_as_run
+from trainables.baselines import Baseline
+from trainables.models.user_network import network_of
 from trainables.network_comparison import NetworkComparison
 from trainables.protocol_evaluation import ProtocolEvaluation
 from trainables.result import Result, parameters
@@ -53,6 +56,7 @@ def runs_of(results: list[Result], values: dict[str, float] | None = None) -> Ru
     )
 
 
+@lru_cache
 def asked(kind: type, **flags: Any) -> list[Any]:
     """What the sweep asks for of a kind; no file is read."""
     sweep = IdsdsModels(data_root="nowhere", **flags)
@@ -60,18 +64,12 @@ def asked(kind: type, **flags: Any) -> list[Any]:
 
 
 def test_the_sweeps_own_methods_bear_the_papers_names():
-    networks = ("small_resnet", "small_vit", "small_bcos_resnet", "small_bagnet")
-    results = asked(ProtocolEvaluation, models=networks)
+    results = asked(ProtocolEvaluation, models=("small_resnet",))
     scores = scored(runs_of(results))
-    assert not scores.duplicated(["network", "method", "protocol", "output"]).any()
-    named = scores.groupby("network")["method"].agg(lambda m: set(in_order(list(set(m)))))
+    assert not scores.duplicated(["method", "protocol", "output"]).any()
     everywhere = {*SIGNED_ON_SAMPLE, *map(absolute, SIGNED_ON_SAMPLE), "Saliency", *CAMS}
-    assert named["small_resnet"] == everywhere
-    assert named["small_vit"] == everywhere | set(ATTENTION)
-    assert named["small_bcos_resnet"] == everywhere | {OWN[0]}
-    assert named["small_bagnet"] == everywhere | {OWN[1]}
-    by = scores[scores["network"] == "small_resnet"].groupby(["protocol", "output"])["method"]
-    known = by.agg(set)
+    assert set(scores["method"]) == everywhere
+    known = scores.groupby(["protocol", "output"])["method"].agg(set)
     assert known["idsds", "logit"] == known["idsds", "probability"] == everywhere
     assert known["sds", "logit"] == known["ids", "logit"] == everywhere
     for method in SIGNED_ON_SAMPLE:  # the pairs of I2, I3 and I11
@@ -80,6 +78,7 @@ def test_the_sweeps_own_methods_bear_the_papers_names():
     assert len(pairs) == 2
     assert {method for pair in pairs for method in pair} <= known["idsds", "logit"]
     assert set(RAW) & known["ids_updated", "logit"] == {"IxG"}  # one pass
+    assert set(scores["network"]) == {"small_resnet"}
     assert set(scores["dataset"]) == {"digit_scenes"}
     assert set(scores["setting"]) == {"p16_zero"}
     assert set(scores["seed"]) == {"0"}
@@ -88,6 +87,26 @@ def test_the_sweeps_own_methods_bear_the_papers_names():
     assert len(scores) == sum(
         protocol_of(protocol.key)[0] != "" for one in results for protocol in one.protocols
     )
+
+
+@pytest.mark.parametrize(
+    ("network", "named"),
+    [
+        ("small_vit", {"rollout": "Rollout", "transformer_attribution": "CheferLRP"}),
+        ("small_bcos_resnet", {"bcos": "B-cos"}),
+        ("small_bagnet", {"bagnet": "BagNet"}),
+    ],
+)
+def test_methods_of_one_kind_of_network_bear_them_too(network, named):
+    sweep = IdsdsModels(data_root="nowhere", softmax_models=(network,))
+    classifier = sweep.classifier(network_of(network), sweep.data(), 0, None)
+    tuned = sweep.finetuned(classifier, 16, Baseline.named("zero"))
+    methods = [method for method in idsds_as_run() if method.name in named]
+    results = [*sweep.evaluations(classifier, methods), *sweep.evaluations(tuned, methods)]
+    scores = scored(runs_of(results))
+    assert set(scores["method"]) == set(named.values()) <= {*ATTENTION, *OWN}
+    assert scores["setting"].tolist() == ["p16_zero"] * 3 * len(named)
+    assert set(scores["protocol"]) == {"sds", "idsds"}
 
 
 def test_all_of_the_papers_methods_have_one_name_each():
@@ -151,14 +170,16 @@ def test_keys_that_are_not_read_are_told():
 
 
 def test_the_sweeps_own_comparisons_are_read():
-    flags: dict[str, Any] = {"models": ("small_resnet", "small_vgg"), "patches": (4, 16)}
-    results = asked(NetworkComparison, **flags, seeds=(0, 3))
+    models = ("small_resnet", "small_vgg")
+    results = asked(
+        NetworkComparison, models=models, methods=("grad_cam",), patches=(4, 16), seeds=(0, 3)
+    )
     found = compared(runs_of(results, {"in_domain": 1.0, "accuracy_after": 0.9}))
     tuned = found[found["pair"] == "finetuned"]
     names = ["network", "setting", "seed"]
     assert set(tuned[names].itertuples(index=False, name=None)) == {
         (network, setting, seed)
-        for network in flags["models"]
+        for network in models
         for setting in ("p4_zero", "p16_zero")
         for seed in ("0", "3")
     }

@@ -18,7 +18,7 @@ from analysis.findings.design_accuracy import accuracy_against_best
 from analysis.findings.design_evidence import DesignEvidence
 from analysis.paper_tables import ACCURACIES, PUBLISHED
 from sweeps.idsds_recipes import IMAGENET, SAMPLE
-from tests.analysis.made_designs import METHODS, Made
+from tests.analysis.made_designs import Made
 
 
 def frames(made: Made, monkeypatch: pytest.MonkeyPatch) -> tuple[DesignFrames, Any]:
@@ -58,7 +58,7 @@ def test_tables_fit_a_terminal_uncut(recipe):
     for network in recipe.designs:
         made.tuned(network)
         for method in ORDER:
-            made.score(network, method, -0.123)
+            made.score(network, method, -0.123, images=20)
     parts = [tables.text(one) for one in shown.side_by_side(shown.scores_table(made.evidence))]
     parts.append(tables.text(shown.networks_table(made.evidence)))
     text = "\n".join(parts)
@@ -188,4 +188,3 @@ def test_pictures():
         "channels": np.arange(5),
     }
     assert len(channels_figure(arrays, "title", "caption").axes) == 4
-    assert METHODS
