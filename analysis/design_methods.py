@@ -55,10 +55,8 @@ def method_names(rows: pd.DataFrame) -> pd.Series:
     for _, part in known[known["paper"] != ""].groupby("paper"):
         as_run = part.loc[part["of_set"] == AS_RUN, "key"].unique()
         bearing = as_run if len(as_run) else part["key"].unique()
-        if len(bearing) > 1:
-            bearing = ()
-        others = part.index[~part["key"].isin(bearing)]
-        named[others] = ""
+        others = part["key"] != bearing[0] if len(bearing) == 1 else part["key"] != ""
+        named[part.index[others]] = ""
     return named.where(named != "", known["key"])
 
 

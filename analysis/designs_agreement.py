@@ -52,7 +52,7 @@ def agreement(evidence: DesignEvidence) -> pd.DataFrame:
     """
     rows = evidence.scores
     rows = rows[(rows["output"] == LOGIT) & rows["setting"].eq(DEFAULT)]
-    found = []
+    found: list[tuple[object, ...]] = []
     for network, part in rows.groupby("network", sort=False):
         by_protocol = dict(list(part.groupby("protocol")))
         for pair in combinations((TUNED, PLAIN, FIXED, UPDATED), 2):
@@ -74,7 +74,7 @@ def stability(evidence: DesignEvidence) -> pd.DataFrame:
     """
     rows = evidence.scores
     rows = rows[(rows["output"] == LOGIT) & (rows["protocol"] == TUNED)]
-    found = []
+    found: list[tuple[object, ...]] = []
     for network, part in rows.groupby("network", sort=False):
         for pair in combinations(dict.fromkeys(part["setting"]), 2):
             one, other = (part[part["setting"] == setting] for setting in pair)

@@ -44,8 +44,8 @@ PROTOCOLS = (
 FINDINGS = (
     "IDSDS (Hesse et al., 2024): a network is better than another if most of the methods that suit "
     "both score higher on it, each with its interval over shared images. A finding holds if all of "
-    "its comparisons hold and none is missing; one that fails is enough for it to fail. Intervals over "
-    "fewer than 20 images, or over less than half of them, decide nothing."
+    "its comparisons hold and none is missing; one that fails is enough for it to fail. Intervals "
+    "over fewer than 20 images, or over less than half of them, decide nothing."
 )
 AGREEMENT = (
     "Spearman's correlation over the methods of a network. The paper's, of ResNet-50 on ImageNet: "

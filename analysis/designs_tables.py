@@ -20,7 +20,8 @@ from analysis.designs import (
     TUNED,
     UPDATED,
 )
-from analysis.findings.design_evidence import DesignEvidence, passing
+from analysis.findings.design_cells import passing
+from analysis.findings.design_evidence import DesignEvidence
 from analysis.findings.design_finding import LEAST_DEFINED
 from analysis.findings.design_methods import plain_networks
 from analysis.paper_tables import ACCURACIES, DATASET

@@ -13,7 +13,8 @@ import pandas as pd
 from scipy import stats
 
 from analysis.designs import DEFAULT, FINETUNED, OUTSIDE, TUNED
-from analysis.findings.design_evidence import DesignEvidence, passing
+from analysis.findings.design_cells import passing
+from analysis.findings.design_evidence import DesignEvidence
 from analysis.findings.design_finding import DesignContrast, DesignFinding
 from analysis.findings.finding import FAILS, HOLDS, NAN, UNDECIDED
 from analysis.statistics import ALPHA, spearman

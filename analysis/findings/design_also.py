@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from analysis.design_methods import SIGNED, absolute
-from analysis.findings.design_evidence import Cell, DesignEvidence
+from analysis.findings.design_cells import Cell
+from analysis.findings.design_evidence import DesignEvidence
 from analysis.findings.design_finding import DesignContrast, DesignFinding
 from analysis.findings.design_methods import plain_networks
 from analysis.findings.finding import FAILS, HOLDS

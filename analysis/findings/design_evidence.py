@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from analysis.designs import (
@@ -17,12 +15,12 @@ from analysis.designs import (
     LOGIT,
     OUTSIDE,
     PLAIN,
-    PROBABILITY,
     TUNED,
     compared,
     scored,
     unread,
 )
+from analysis.findings.design_cells import Cell, gated, images, passing
 from analysis.findings.design_finding import (
     LEAST_DEFINED,
     LEAST_IMAGES,
@@ -32,21 +30,6 @@ from analysis.findings.design_finding import (
 from analysis.findings.finding import NAN, UNDECIDED
 from analysis.probing_rows import Column, RowScores, gain, over_seeds
 from analysis.runs import Runs
-
-
-class Cell(NamedTuple):
-    """What is looked up: a method on a network by a protocol, over seeds."""
-
-    network: str
-    method: str
-    protocol: str = TUNED
-    output: str = LOGIT
-    setting: str = DEFAULT
-
-    def __str__(self) -> str:
-        after = " after the softmax" if self.output == PROBABILITY else ""
-        setting = "" if self.setting == DEFAULT else f", {self.setting}"
-        return f"{self.method}{after} on {self.network} by {self.protocol}{setting}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,27 +253,3 @@ class DesignEvidence:
     def missing_network(self, network: str) -> str:
         """Why a network cannot be compared; empty where it can."""
         return self.gate(network) if network in self.networks else f"no run of {network}"
-
-
-def gated(scores: pd.DataFrame, comparisons: pd.DataFrame) -> pd.DataFrame:
-    """The scores with OUTSIDE for TUNED on every fine-tuning that does not pass the gate.
-
-    Each network, setting and seed passes for itself; what no comparison says anything of does not.
-    """
-    inside, names = passing(comparisons), ["network", "setting", "seed"]
-    known = [tuple(map(str, row)) in inside for row in scores[names].to_numpy()]
-    outside = (scores["protocol"] == TUNED) & ~np.array(known, dtype=bool)
-    return scores.assign(protocol=scores["protocol"].mask(outside, OUTSIDE))
-
-
-def passing(comparisons: pd.DataFrame) -> set[tuple[str, str, str]]:
-    """Network, setting and seed of the fine-tunings that pass the gate, by all that is known."""
-    tuned = comparisons[comparisons["pair"] == FINETUNED]
-    passes = tuned["in_domain"].eq(1).groupby([tuned[n] for n in ("network", "setting", "seed")])
-    known = passes.all()
-    return {tuple(map(str, key)) for key in known.index[known]}
-
-
-def images(column: Column, *, defined: bool = False) -> int:
-    """How many images have an explanation, or one with a defined score."""
-    return len(pd.unique(column.images[~np.isnan(column.scores)] if defined else column.images))

@@ -8,7 +8,8 @@ from typing import ClassVar
 
 from analysis.design_methods import RAW, SIGNED, SMOOTHED, absolute
 from analysis.designs import FIXED, PROBABILITY, UPDATED
-from analysis.findings.design_evidence import Cell, DesignEvidence
+from analysis.findings.design_cells import Cell
+from analysis.findings.design_evidence import DesignEvidence
 from analysis.findings.design_finding import DesignContrast, DesignFinding, counted
 from analysis.findings.finding import UNDECIDED
 

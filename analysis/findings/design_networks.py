@@ -9,7 +9,8 @@ from typing import ClassVar
 
 from analysis.design_methods import OWN
 from analysis.designs import TUNED
-from analysis.findings.design_evidence import Cell, DesignEvidence
+from analysis.findings.design_cells import Cell
+from analysis.findings.design_evidence import DesignEvidence
 from analysis.findings.design_finding import DesignContrast, DesignFinding
 from analysis.findings.finding import UNDECIDED
 

@@ -1,4 +1,4 @@
-"""The findings of IDSDS (Hesse et al., NeurIPS D&B 2024), I1 to I11, A1 and A2, as runs bear them out."""
+"""The findings of IDSDS (Hesse et al., 2024), I1 to I11, A1 and A2, as runs bear them out."""
 
 from __future__ import annotations
 

@@ -45,7 +45,8 @@ def test_the_report_shows_it_all(monkeypatch):
 def test_scores_are_shown_before_any_comparison_has_finished(monkeypatch):
     made = Made().methods("small_resnet", 0.3, protocol="sds")
     report, runs = frames(made, monkeypatch)
-    assert "IxG" in report.terminal() and report.blocks(runs)
+    assert "IxG" in report.terminal()
+    assert report.blocks(runs)
     assert made.methods("small_resnet", 0.3).evidence.scores["protocol"].eq("idsds").sum() == 0
     assert "resnet*" in frames(made, monkeypatch)[0].terminal()
     empty, runs = frames(Made(), monkeypatch)

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from analysis.findings.design_accuracy import accuracy_against_best, rank_test
-from analysis.findings.design_evidence import Cell
+from analysis.findings.design_cells import Cell
 from analysis.findings.design_networks import ARCHITECTURES, DEPTHS
 from tests.analysis.made_designs import METHODS, Made
 

@@ -1,4 +1,4 @@
-"""Findings on methods, I2, I3, I9, I11, A1, A2, on scores that are made up; what leaves them open."""
+"""Findings on methods, I2, I3, I9, I11, A1, A2, on made-up scores; what leaves them open."""
 
 from __future__ import annotations
 
