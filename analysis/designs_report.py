@@ -176,8 +176,7 @@ class DesignFrames:
             if arrays:
                 title = f"{row['network']} {row['setting']} seed {row['seed']}"
                 name = f"channels_{row['network']}_{row['setting']}_{row['seed']}"
-                overlap = 0.0 if pd.isna(row["overlap_at_9"]) else row["overlap_at_9"]
-                caption = CHANNELS.format(share=tables.percent(overlap, 0))
+                caption = CHANNELS.format(share=tables.percent(row["overlap_at_9"], 0))
                 found.append(Picture(channels_figure(arrays, title, caption), name, caption))
         return [Heading("What excites a channel most"), *found] if found else []
 

@@ -20,7 +20,6 @@ from analysis.designs import (
     TUNED,
     UPDATED,
 )
-from analysis.findings.design_cells import passing
 from analysis.findings.design_evidence import DesignEvidence
 from analysis.findings.design_finding import LEAST_DEFINED
 from analysis.findings.design_methods import plain_networks
@@ -35,7 +34,7 @@ RARE = "?"
 
 def networks_table(evidence: DesignEvidence) -> pd.DataFrame:
     """Every fine-tuning that was compared with its start: accuracies in percent, best method."""
-    rows, inside = [], passing(evidence.comparisons)
+    rows, inside = [], evidence.passing
     for row in _tuned(evidence).to_dict("records"):
         key = (str(row["network"]), str(row["setting"]), str(row["seed"]))
         protocol = TUNED if key in inside else OUTSIDE

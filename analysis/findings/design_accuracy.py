@@ -13,7 +13,6 @@ import pandas as pd
 from scipy import stats
 
 from analysis.designs import DEFAULT, FINETUNED, OUTSIDE, TUNED
-from analysis.findings.design_cells import passing
 from analysis.findings.design_evidence import DesignEvidence
 from analysis.findings.design_finding import DesignContrast, DesignFinding
 from analysis.findings.finding import FAILS, HOLDS, NAN, UNDECIDED
@@ -59,7 +58,7 @@ def accuracy_against_best(evidence: DesignEvidence) -> pd.DataFrame:
         the seeds that pass the gate; of a network where none does, over all, and its score is an
         SDS.
     """
-    rows, inside = [], passing(evidence.comparisons)
+    rows, inside = [], evidence.passing
     tuned = evidence.comparisons[
         (evidence.comparisons["pair"] == FINETUNED) & (evidence.comparisons["setting"] == DEFAULT)
     ]

@@ -26,6 +26,15 @@ class Cell(NamedTuple):
         return f"{self.method}{after} on {self.network} by {self.protocol}{setting}"
 
 
+class Score(NamedTuple):
+    """What one seed of a cell came to, and where."""
+
+    result_id: str
+    key: str
+    seed: str
+    value: float
+
+
 def gated(scores: pd.DataFrame, comparisons: pd.DataFrame) -> pd.DataFrame:
     """The scores with OUTSIDE for TUNED on every fine-tuning that does not pass the gate.
 

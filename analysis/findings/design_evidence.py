@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
 import pandas as pd
 
 from analysis.designs import (
@@ -20,7 +21,7 @@ from analysis.designs import (
     scored,
     unread,
 )
-from analysis.findings.design_cells import Cell, gated, images, passing
+from analysis.findings.design_cells import Cell, Score, gated, images, passing
 from analysis.findings.design_finding import (
     LEAST_DEFINED,
     LEAST_IMAGES,
@@ -90,9 +91,18 @@ class DesignEvidence:
         )
 
     @cached_property
-    def _cells(self) -> dict[Cell, pd.DataFrame]:
-        groups = self.scores.groupby(list(Cell._fields), sort=False)
-        return {Cell(*map(str, key)): part for key, part in groups}
+    def _cells(self) -> dict[Cell, list[Score]]:
+        """One score a seed."""
+        found: dict[Cell, list[Score]] = {}
+        parts = [self.scores[list(kind._fields)].to_numpy() for kind in (Cell, Score)]
+        for cell, score in zip(*parts, strict=True):
+            found.setdefault(Cell(*map(str, cell)), []).append(Score(*score))
+        return found
+
+    @cached_property
+    def passing(self) -> set[tuple[str, str, str]]:
+        """Network, setting and seed of the fine-tunings that pass the gate."""
+        return passing(self.comparisons)
 
     def methods(
         self,
@@ -113,11 +123,10 @@ class DesignEvidence:
     def columns(self, cell: Cell) -> dict[str, Column]:
         """The scores of a cell, by seed."""
         found: dict[str, Column] = {}
-        rows = self._cells.get(cell)
-        for row in () if rows is None else rows.itertuples():
-            scores = self.rows.column(str(row.result_id), str(row.key))
+        for score in self._cells.get(cell, ()):
+            scores = self.rows.column(score.result_id, score.key)
             if scores is not None:
-                found[str(row.seed)] = scores
+                found[score.seed] = scores
         return found
 
     def missing(self, cell: Cell) -> str:
@@ -134,7 +143,7 @@ class DesignEvidence:
 
     def gate(self, network: str, setting: str = DEFAULT) -> str:
         """Why no seed of a network has an in-domain score; empty where one has."""
-        if any(found[:2] == (network, setting) for found in passing(self.comparisons)):
+        if any(found[:2] == (network, setting) for found in self.passing):
             return ""
         rows = self.comparisons
         rows = rows[
@@ -202,15 +211,14 @@ class DesignEvidence:
         found = []
         for method in self.methods(network, (protocol,), setting=setting):
             cell = Cell(network, method, protocol, setting=setting)
-            columns = [c for s, c in self.columns(cell).items() if seed in ("", s)]
+            columns = [c for s, c in self.columns(cell).items() if not seed or s == seed]
             if not columns:
                 continue
             defined = [images(column, defined=True) for column in columns]
             shares = [n / images(column) for n, column in zip(defined, columns, strict=True)]
             enough = min(defined) >= LEAST_IMAGES and min(shares) >= LEAST_DEFINED
-            rows = self._cells[cell]
-            value = rows.loc[rows["seed"].eq(seed) | (seed == ""), "value"].mean()
-            found.append((method, float(value), min(shares), enough))
+            values = [s.value for s in self._cells[cell] if not seed or s.seed == seed]
+            found.append((method, float(np.mean(values)), min(shares), enough))
         names = ["method", "value", "defined", "ranked"]
         table = pd.DataFrame(found, columns=names).astype({"ranked": bool})
         return table.sort_values("value", ascending=False, kind="stable", ignore_index=True)
@@ -239,7 +247,7 @@ class DesignEvidence:
         what, anyhow = f"{better} over {worse}", (PLAIN, OUTSIDE, TUNED)
         theirs = self.methods(worse, anyhow)
         common = [method for method in self.methods(better, anyhow) if method in theirs]
-        why = next(filter(None, (self.missing_network(network) for network in (better, worse))), "")
+        why = self.missing_network(better) or self.missing_network(worse)
         if why or not common:
             return [counted([], what, why or "no method on both networks")]
         each = [
