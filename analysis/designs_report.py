@@ -132,14 +132,17 @@ class DesignFrames:
         """What follows, a sentence each."""
         if self.empty:
             return [NOTHING]
-        inside = shown.networks_table(self.evidence)
-        passing = int((inside["in domain"] == "yes").sum()) if len(inside) else 0
-        lines = [f"In domain after fine-tuning: {passing} of {len(inside)} networks."]
+        networks = shown.networks_table(self.evidence)
+        lines = ["No fine-tuned network has been compared with what it was."]
+        if len(networks):
+            inside = int((networks["in domain"] == "yes").sum())
+            lines = [f"In domain after fine-tuning: {inside} of {len(networks)} networks."]
         for verdict in ("holds", "fails", "undecided"):
             ids = self.findings.loc[self.findings["verdict"] == verdict, "id"]
             if len(ids):
                 lines.append(f"{verdict}: {', '.join(ids)}.")
-        return [*lines, best_reading(self.best), *self.evidence.notes]
+        reading = [best_reading(self.best)] if len(self.best) else []
+        return [*lines, *reading, *self.evidence.notes]
 
     def _tables(self, *, short: bool = False) -> list[tuple[str, str, list[pd.DataFrame]]]:
         """Title, note and tables of each section that has any; findings stand last.

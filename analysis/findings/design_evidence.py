@@ -153,7 +153,7 @@ class DesignEvidence:
         ]
         known = rows[rows["in_domain"] == 0]
         if known.empty:
-            return f"{network}: nothing says whether it knows deletions"
+            return f"no finished comparison says whether {network} knows deletions ({setting})"
         row = known.iloc[0]
         worst = f"{100 * row['corrupted_accuracy_before']:.1f}"
         clean = f"{100 * row['accuracy_before']:.1f}"

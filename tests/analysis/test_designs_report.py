@@ -13,7 +13,7 @@ from analysis import designs_tables as shown
 from analysis import tables
 from analysis.design_methods import ORDER
 from analysis.designs_plots import best_figure, best_reading, channels_figure
-from analysis.designs_report import NOTHING, DesignFrames
+from analysis.designs_report import NETWORKS, NOTHING, DesignFrames
 from analysis.findings.design_accuracy import accuracy_against_best
 from analysis.findings.design_evidence import DesignEvidence
 from analysis.paper_tables import ACCURACIES, PUBLISHED
@@ -97,6 +97,13 @@ def test_every_protocol_has_a_column():
     made.score("small_resnet", "IG", 0.9, protocol="ids")
     table = shown.protocols_table(made.evidence).set_index("method")
     assert table.loc["IG"].tolist() == ["resnet", "31.0", "25.0", "90.0"]
+
+
+def test_what_the_report_says_of_the_papers_accuracies_is_what_its_table_has():
+    gains = [100 * (after - before) for _, _, before, after in ACCURACIES.values()]
+    changes = [100 * (after - before) for before, after, _, _ in ACCURACIES.values()]
+    assert f"gains {min(gains):.1f} to {max(gains):.1f} points" in NETWORKS
+    assert f"changes by {min(changes):+.1f} to {max(changes):+.1f}" in NETWORKS
 
 
 def test_the_papers_accuracies_stand_beside_those_of_its_networks():
