@@ -119,7 +119,7 @@ class IdsdsModels(IdsdsSweep):
                 yield from before
                 for patches in self.patches:
                     for name in self.baselines:
-                        tuned = self.finetuned(classifier, patches, Baseline.named(name))
+                        tuned = self.finetuned(classifier, patches, Baseline.named(name), seed)
                         yield tuned
                         after = list(self.evaluations(tuned, methods[network]))
                         yield from after
@@ -171,9 +171,9 @@ class IdsdsModels(IdsdsSweep):
         )
 
     def finetuned(
-        self, classifier: ClassifierTraining, patches: Patches, baseline: Baseline
+        self, classifier: ClassifierTraining, patches: Patches, baseline: Baseline, seed: int
     ) -> IdsdsFinetuning:
-        """The network once it knows them."""
+        """The network once it knows them; a published classifier has no seed, its tuning has."""
         recipe = RECIPES[self.dataset]
         own = network_recipe(self.dataset, classifier.network)
         return IdsdsFinetuning(
@@ -186,7 +186,7 @@ class IdsdsModels(IdsdsSweep):
             step_epochs=recipe.step_epochs,
             augmentation=recipe.augmentation,
             kept_epoch=self.kept_epoch,
-            seed=classifier.seed,
+            seed=seed,
         )
 
     def evaluations(

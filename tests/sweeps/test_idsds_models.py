@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+import torch
 
 from sweeps.idsds_models import IdsdsModels, asked
 from sweeps.idsds_recipes import IMAGENET, SAMPLE
@@ -108,6 +109,16 @@ def test_several_grids_and_baselines_for_the_stability():
     assert len(pairs) == 4
     for pair in pairs:
         pair.check()
+
+
+def test_a_published_classifier_is_fine_tuned_with_every_seed(tmp_path):
+    model = Network.named("small_resnet").build(10)
+    torch.save(model.module.state_dict(), tmp_path / "small.pth")
+    weights = (f"small_resnet={tmp_path / 'small.pth'}",)
+    found = results(models=("small_resnet",), weights=weights, seeds=(0, 1, 2))
+    assert len({r.result_id for r in of(ClassifierTraining, found)}) == 1
+    assert [t.seed for t in of(IdsdsFinetuning, found)] == [0, 1, 2]
+    assert len({pair.result_id for pair in of(NetworkComparison, found) if pair.related}) == 3
 
 
 @pytest.mark.parametrize(("how", "expected"), [("logit", "logit"), ("as_explained", "probability")])
