@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass, field
 from functools import cache
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -13,6 +13,8 @@ from torch import Tensor
 from data_pipelines.configuration import Configuration
 from trainables.models.network import Model, Network
 from trainables.passes import Interpolation, Need, Passes, upsample
+
+Explained = Literal["logit", "probability", "image"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +38,11 @@ class Attribution(Configuration, family=True):
     of_set: str = ""
     """Named set that the method belongs to (`trainables/attribution/sets.py`); part of every key,
     so that published numbers are compared with maps made exactly as published."""
+
+    @property
+    def explains(self) -> Explained:
+        """What the maps are about: a class's logit, its probability, or no class at all."""
+        return "logit"
 
     def check(self, network: Network) -> None:
         """Refuse a network that the method does not suit; nothing is computed for it.

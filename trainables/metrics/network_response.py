@@ -82,6 +82,10 @@ class NetworkResponse(Metric):
                 f"{self.channel_seed}: expected at least 1, 1 and 0"
             )
 
+    @property
+    def layers(self) -> tuple[str, ...]:
+        return (self.layer,)
+
     def score(self, passes: Passes, maps: Tensor, explain: Explain | None) -> Tensor:
         """1 where every deletion leaves the image classified correctly, else 0."""
         batch = passes.batch
