@@ -15,7 +15,8 @@ from data_pipelines.digit_scenes import DigitScenes
 from data_pipelines.image_set import ImageSet
 from tests.trainables.conftest import Bench
 from tests.trainables.scenes import BASELINE, CONTROL, GUIDED, SIZE_PX, Feed, squares
-from trainables.baselines import Blur, Random, Zero
+from trainables.baselines import Baseline, Blur, ColorAndInverse, Random, Zero
+from trainables.batch import Batch
 from trainables.classifier_training import ClassifierTraining, single_labels
 from trainables.idsds_finetuning import (
     IdsdsFinetuning,
@@ -25,6 +26,7 @@ from trainables.idsds_finetuning import (
 )
 from trainables.losses.classification import classification_loss
 from trainables.metrics.single_deletion import Idsds, Sds
+from trainables.models.bcos_resnet import SmallBcosResNet
 from trainables.training import DELETED, SHUFFLE, best_epoch
 from trainables.trial import Trial, feed_key
 
@@ -33,6 +35,7 @@ TUNED = IdsdsFinetuning(
     start=START, epochs=3, batch_size=16, learning_rate=1e-2, step_epochs=1, step_factor=0.5
 )
 CELL_PX = SIZE_PX // 4
+GOLDEN = Path(__file__).parents[1] / "golden" / "idsds" / "train_aug.npz"
 
 
 @dataclass
@@ -175,6 +178,60 @@ class TestDraws:
         assert not torch.equal(one[0], one[1])
         whole, taken = model.encode(torch.from_numpy(images.images(both))), batches[0].images
         assert ((taken == whole) | (taken == one)).all()
+
+
+@pytest.fixture
+def theirs(monkeypatch) -> dict[str, np.ndarray]:
+    """What the authors' loop drew for 32 images of 224 px, in place of our draws, and deleted."""
+    with np.load(GOLDEN, allow_pickle=False) as file:
+        golden = dict(file)
+    cells = golden["rows"] * int(golden["grid"]) + golden["cols"]
+    drawn = (cells, golden["keep_clean"].astype(bool))
+    monkeypatch.setattr("trainables.idsds_finetuning.draw_deletions", lambda *_: drawn)
+    return golden
+
+
+@pytest.fixture(scope="module")
+def large() -> ImageSet:
+    """32 images of their size, noise."""
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 224, 224, 3), dtype=np.uint8)
+    return replace(singles(32, 0), size_px=224, blocks=[pixels], rows=np.arange(32))
+
+
+class TestAuthorsDraws:
+    """Rows, columns and coins of their code; a coin of 1 keeps the image whole."""
+
+    def test_their_pixels_are_deleted_and_no_other(self, trial, theirs, large):
+        model = START.network.build(3)
+        whole = model.encode(torch.from_numpy(large.images(np.arange(32))))
+        assert (whole != 0).all()
+        mixed = TUNED.deleted(trial, model, large, 1, np.arange(32)).images
+        mask = torch.from_numpy(theirs["deleted_mask"])[:, None].expand_as(mixed)
+        assert torch.equal(mixed == 0, mask)
+        assert torch.equal(mixed[~mask], whole[~mask])
+        kept = torch.from_numpy(theirs["keep_clean"].astype(bool))
+        assert torch.equal(mixed[kept], whole[kept])
+        assert mask[~kept].flatten(1).sum(1).tolist() == [3 * 56 * 56] * int((~kept).sum())
+
+    @pytest.mark.parametrize("name", sorted(Baseline.registered))
+    def test_whatever_stands_there_is_the_baselines(self, trial, theirs, large, name):
+        baseline = Baseline.named(name)
+        network = SmallBcosResNet(width=4) if name == ColorAndInverse.name else START.network
+        model, chosen = network.build(3), np.array([2, 9, 11])
+        assert {0, 1} == set(theirs["keep_clean"][chosen])
+        encoded = model.encode(torch.from_numpy(large.images(chosen)))
+        names = [f"{large.image_ids[index]} in epoch 7" for index in chosen]
+        none = torch.empty(0, dtype=torch.long)
+        batch = Batch(images=encoded, image_ids=names, image_index=none, targets=none)
+        blank = baseline.images(batch)
+        mixed = replace(TUNED, baseline_image=baseline).deleted(trial, model, large, 7, chosen)
+        for row, image in enumerate(chosen):
+            for y in range(0, 224, 56):
+                for x in range(0, 224, 56):
+                    cell = (row, ..., slice(y, y + 56), slice(x, x + 56))
+                    gone = theirs["deleted_mask"][image, y, x]
+                    source = blank if gone else encoded
+                    assert torch.equal(mixed.images[cell], source[cell])
 
 
 def plain_training(bench: SingleBench) -> dict[str, torch.Tensor]:

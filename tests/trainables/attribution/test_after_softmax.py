@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -15,22 +18,27 @@ from trainables.batch import Batch
 from trainables.models.network import evaluating
 from trainables.passes import Passes
 
-METHODS = {"IxG": InputXGradient(), "IG": IntegratedGradients(), "Layer-CAM": LayerCam()}
+METHODS = {
+    "IxG": InputXGradient(),
+    "IG": IntegratedGradients(),
+    "Grad-CAM": GradCam(normalize=True),
+    "Layer-CAM": LayerCam(normalize=True),
+}
 
 
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("which", ["tiny_gap", "tiny_vgg"])
 def test_maps_are_the_authors(which, name):
-    golden, model, method = arrays(f"idsds/{which}"), network(which), METHODS[name]
-    if name == "Layer-CAM":
-        method = LayerCam(normalize=True)
-    batch = Batch.single(golden["images"], golden["targets"])
+    golden, model = arrays(f"idsds/{which}"), network(which)
+    images = golden["images"]
+    if name == "IG":  # in float64 a few of its nodes lie on the other side of a max-pooling
+        model, images = replace(model, module=deepcopy(model.module).float()), images.float()
+    batch = Batch.single(images, golden["targets"])
     with evaluating(model.module), Passes(model, batch) as passes:
-        wrapped = AfterSoftmax(of=method)
+        wrapped = AfterSoftmax(of=METHODS[name])
         maps = wrapped.at_image_size(wrapped(passes), passes)
     expected = golden[f"post.map.{name}"][:, 0]
-    # 50 steps in float32 through max-poolings, where a rounding may choose another winner
-    torch.testing.assert_close(maps, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
+    assert (maps - expected).abs().max() <= 2e-5 * expected.abs().max()
 
 
 def test_one_forward_and_backward_serve_all_methods_of_an_arm():
