@@ -24,9 +24,9 @@ from trainables.protocol_evaluation import ProtocolEvaluation
 from trainables.result import Result
 
 
-def results(**flags) -> list[Result]:
+def results(*, stability: bool = False, **flags) -> list[Result]:
     """What the sweep asks for; no file is read."""
-    sweep = IdsdsModels(data_root="nowhere", **flags)
+    sweep = IdsdsModels(data_root="nowhere", stability=stability, **flags)
     return list(sweep.results(sweep.data()))
 
 
@@ -97,8 +97,42 @@ def test_bcos_networks_are_deleted_to_black_as_they_read_it():
     assert evaluation.tags["finetuned"] == "p16_zero"
 
 
+def test_the_papers_network_is_fine_tuned_in_other_ways_one_thing_at_a_time():
+    tuned = of(IdsdsFinetuning, found := results(stability=True, seeds=(3, 8)))
+    ways: dict[str, list[tuple[int, str, int]]] = {}
+    for one in tuned:
+        way = (one.patches, one.baseline_image.key, one.seed)
+        ways.setdefault(f"{one.start.network.name} {one.start.seed}", []).append(way)
+    zero = (16, "zero")
+    varied = [(4, "zero", 3), (64, "zero", 3), (16, "random", 3), (16, "blur", 3)]
+    assert ways["small_resnet 3"] == [(*zero, 3), *varied, (*zero, 4)]
+    assert ways["small_resnet 8"] == [(*zero, 8)]
+    assert ways["small_vgg 3"] == [(*zero, 3)]
+    for pair in of(NetworkComparison, found):
+        pair.check()
+
+
+def test_the_yardstick_is_the_papers_pair_or_the_first_two_that_were_asked_alike():
+    def unrelated(*models: str) -> list[tuple[str, str]]:
+        pairs = of(NetworkComparison, results(models=models))
+        names = [(pair.first.network.name, pair.second.network.name) for pair in pairs]
+        return [pair for pair, of_pair in zip(names, pairs, strict=True) if not of_pair.related]
+
+    assert unrelated(*SAMPLE.designs) == [("small_resnet", "small_vgg")]
+    three = ("small_bcos_resnet", "small_deep_resnet", "small_vgg")
+    assert unrelated(*three) == [("small_deep_resnet", "small_vgg")]
+    assert unrelated(*three[:2]) == []
+
+
+def test_what_explains_no_logit_has_no_second_arm():
+    found = results(methods=("rise", "rollout", "grad_cam"), softmax_models=("small_vit",))
+    arms = [e.attribution.of.name for e in of(ProtocolEvaluation, found)
+            if isinstance(e.attribution, AfterSoftmax)]  # fmt: skip
+    assert arms == ["grad_cam"]
+
+
 def test_several_grids_and_baselines_for_the_stability():
-    found = results(models=("small_resnet",), patches=(4, 16), baselines=("zero", "blur"))
+    found = results(models=("small_resnet",), patches=(4, 16, 4), baselines=("zero", "blur"))
     tuned = of(IdsdsFinetuning, found)
     assert {(t.patches, t.baseline_image.name) for t in tuned} == {
         (4, "zero"), (4, "blur"), (16, "zero"), (16, "blur"),
@@ -150,7 +184,7 @@ def test_the_papers_networks_on_imagenet():
         (["--methods", "nope"], ["'nope'", "grad_cam"]),
         (["--methods", "rollout", "--models", "small_resnet"], ["none of rollout", "small_resnet"]),
         (["--methods", "after_softmax"], ["after_softmax", "none by itself", "it needs of"]),
-        (["--baselines", "nope"], ["'nope'", "blur"]),
+        (["--attribution-output", "probability"], ["--attribution-output probability", "logit"]),
         (["--baselines"], ["--baselines", "at least one"]),
         (["--weights", "resnet50=x.pth"], ["resnet50", "not a network of this sweep"]),
         (["--weights", "small_resnet=gone.pth"], ["gone.pth", "no such file"]),

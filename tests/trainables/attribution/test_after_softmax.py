@@ -11,9 +11,13 @@ import torch
 from tests.trainables.attribution.idsds_golden import arrays, network
 from tests.trainables.networks import pictures, tiny_model
 from trainables.attribution.after_softmax import AfterSoftmax
+from trainables.attribution.attention import Rollout
+from trainables.attribution.baseline_maps import UniformMap
 from trainables.attribution.cam import GradCam, LayerCam
 from trainables.attribution.gradient import InputXGradient
 from trainables.attribution.integrated_gradients import IntegratedGradients
+from trainables.attribution.occlusion import Occlusion
+from trainables.attribution.rise import Rise
 from trainables.batch import Batch
 from trainables.models.network import evaluating
 from trainables.passes import Passes
@@ -54,6 +58,16 @@ def test_one_forward_and_backward_serve_all_methods_of_an_arm():
         InputXGradient()(passes)
         assert passes.counts.forwards == 4
         assert passes.counts.backwards["input"] == 4
+
+
+@pytest.mark.parametrize(
+    "method", [Rise(), Occlusion(), UniformMap(), Rollout()], ids=lambda m: m.name
+)
+def test_what_explains_no_logit_is_refused(method):
+    with pytest.raises(ValueError, match=f"{method.key} explains the (probability|image)"):
+        AfterSoftmax(of=method).suit(tiny_model())
+    if method.name in ("rise", "occlusion"):
+        AfterSoftmax(of=replace(method, score="logit")).suit(tiny_model())
 
 
 def test_its_key_says_what_it_explains():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,9 +11,12 @@ import torch
 
 from tests.trainables.attribution.idsds_golden import NETWORKS, arrays, network
 from tests.trainables.networks import pictures, tiny_model
+from trainables.attribution.baseline_maps import UniformMap
 from trainables.attribution.cam import GradCam
+from trainables.attribution.gradient import InputXGradient
 from trainables.baselines import Zero
 from trainables.batch import Batch
+from trainables.evaluator import Evaluator
 from trainables.metrics.network_response import NetworkResponse
 from trainables.metrics.single_deletion import Sds
 from trainables.models.network import evaluating
@@ -102,6 +106,16 @@ def test_the_deletions_of_the_score_serve_it():
         Sds()(passes, maps)
         RESPONSE.traced(passes, maps)
         assert passes.counts.forwards == 2 * 17
+
+
+@pytest.mark.parametrize("method", [InputXGradient(), UniformMap()], ids=lambda m: m.name)
+def test_it_stands_beside_any_method(method):
+    """The layer whose channels respond is announced, also where no method looks at it."""
+    batch = replace(Batch.single(pictures(2), torch.tensor([0, 1])), labels=torch.tensor([0, 1]))
+    scored = Evaluator(tiny_model(), {method: (RESPONSE,)})(batch)
+    assert not scored.failed
+    assert len(scored.rows) == 1
+    assert scored.forwards == 2 * 17
 
 
 @pytest.mark.parametrize("fields", [{"channels": 0}, {"grid": 0}, {"channel_seed": -1}])
