@@ -13,7 +13,7 @@ from trainables.models.network import Network
 SAMPLE_TRAININGS: dict[str, tuple[int, float]] = {
     "small_bcos_resnet": (9, 3e-3),
     "small_fixup_resnet": (12, 2e-3),
-    "small_vit": (12, 1e-3),
+    "small_vit": (12, 3e-4),
     "small_xresnet": (16, 2e-3),
 }
 """Epochs and rate of networks that learn the sample otherwise than small_resnet."""
