@@ -131,14 +131,11 @@ def test_wrong_files_of_the_papers_networks_are_refused(name, tmp_path):
     module = without_weights(network)
     state = module.state_dict()
     first, *_, last = (key for key in state if "num_batches" not in key)
-    wrong = {
-        f"missing: {first}$": {k: t for k, t in state.items() if k != first},
-        r"unknown: extra\.weight$": state | {"extra.weight": state[last]},
-        rf"other shapes: {last} \(3, 3\) for \(1000": state | {last: torch.ones(3, 3)},
-    }
-    for message, content in wrong.items():
-        path = saved(finetuned(network, content), tmp_path / "w.pth.tar")
-        assert_refused(lambda path=path: fitting_weights(module, path), path, message)
+    wrong = state | {"extra.weight": state[last], last: torch.ones(3, 3)}
+    del wrong[first]
+    path = saved(finetuned(network, wrong), tmp_path / "w.pth.tar")
+    message = rf"missing: {first}; unknown: extra\.weight; other shapes: {last} \(3, 3\) for \(1000"
+    assert_refused(lambda: fitting_weights(module, path), path, message)
 
 
 def assert_refused(act: Callable[[], object], path: Path, message: str) -> None:
