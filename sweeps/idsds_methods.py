@@ -92,12 +92,14 @@ class IdsdsMethods(IdsdsSweep):
             raise ValueError("--protocols: give at least one protocol")
         networks = [network_of(name) for name in self.models or recipe.models]
         files = starting_files(self.weights, {n.name: n for n in networks}, networks)
+        ready = self.finetuned_files(networks, files)
         methods = {n: choose(self.methods, n, self.at_size).methods for n in networks}
         for seed in self.seeds or (0,):
             classifiers = [self.classifier(n, data, seed, files.get(n)) for n in networks]
             for classifier in classifiers:
                 zero = as_read_by(classifier.network, Zero())
-                finetuned = self.finetuned(classifier, Variant(self.patches, zero, seed))
+                variant = Variant(self.patches, zero, seed)
+                finetuned = self.finetuned(classifier, variant, ready.get(classifier.network))
                 of_network = methods[classifier.network]
                 yield classifier
                 if self.grids_asked_for:

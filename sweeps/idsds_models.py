@@ -109,17 +109,23 @@ class IdsdsModels(IdsdsSweep):
         names = self.models or RECIPES[self.dataset].designs
         networks = [network_of(name) for name in dict.fromkeys(names)]
         files = starting_files(self.weights, {n.name: n for n in networks}, networks)
+        ready = self.finetuned_files(networks, files)
+        if ready and len(self.patches) * len(self.baselines) > 1:
+            raise ValueError(
+                f"--finetuned-weights {next(iter(ready)).name}: its network knows one grid and one "
+                "baseline; give one of --patches and one of --baselines"
+            )
         methods = {network: self.methods_of(network) for network in networks}
         for seed in self.seeds or (0,):
             looked_at: dict[str, ProtocolEvaluation] = {}
             for network in networks:
                 classifier = self.classifier(network, data, seed, files.get(network))
                 yield classifier
-                variants = self.variants(network, seed)
+                variants = self.variants(network, seed)[: 1 if network in ready else None]
                 before = list(self.evaluations(classifier, methods[network], variants))
                 yield from before
                 for variant in variants:
-                    tuned = self.finetuned(classifier, variant)
+                    tuned = self.finetuned(classifier, variant, ready.get(network))
                     yield tuned
                     after = list(self.evaluations(tuned, methods[network], [variant]))
                     yield from after

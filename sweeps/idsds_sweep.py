@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -9,6 +10,7 @@ from data_pipelines.dataset import Dataset
 from data_pipelines.patches import Patches
 from sweeps.idsds_recipes import RECIPES, SAMPLE_METHODS, network_recipe
 from sweeps.launch import Sweep
+from sweeps.networks import starting_files
 from trainables.attribution.attribution import Attribution
 from trainables.baselines import Baseline
 from trainables.classifier_training import ClassifierTraining
@@ -16,6 +18,7 @@ from trainables.idsds_finetuning import IdsdsFinetuning
 from trainables.models.network import Network
 from trainables.models.pretrained import PretrainedWeights
 from trainables.published_classifier import PublishedClassifier
+from trainables.published_finetuning import PublishedFinetuning
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,9 @@ class IdsdsSweep(Sweep):
     """digit_scenes (generated, one digit an image) or imagenet (as published)."""
     weights: tuple[str, ...] = ()
     """MODEL=FILE, published classifiers to fine-tune; without a file a network is trained first."""
+    finetuned_weights: tuple[str, ...] = ()
+    """MODEL=FILE, published fine-tuned classifiers: judged as they are, beside those of --weights.
+    That they know the grid and the baseline that are asked for is taken on trust."""
     epochs: int = 0
     """Epochs of a classifier that is trained. 0: the recipe's, 90 and on the sample 9 to 16."""
     finetuning_epochs: int = 0
@@ -82,8 +88,43 @@ class IdsdsSweep(Sweep):
             seed=seed,
         )
 
-    def finetuned(self, classifier: ClassifierTraining, variant: Variant) -> IdsdsFinetuning:
+    def finetuned_files(
+        self, networks: Sequence[Network], files: Mapping[Network, PretrainedWeights]
+    ) -> dict[Network, PretrainedWeights]:
+        """The files of --finetuned-weights by their networks.
+
+        Args:
+            networks: of the sweep.
+            files: those of --weights.
+
+        Raises:
+            ValueError: as in ``starting_files``; or what a network was fine-tuned from has no file.
+            FileNotFoundError: there is no such file.
+        """
+        flag, kinds = "--finetuned-weights", {network.name: network for network in networks}
+        found = starting_files(self.finetuned_weights, kinds, networks, flag)
+        for network in found:
+            if network not in files:
+                raise ValueError(
+                    f"{flag} {network.name}: is compared with what it was fine-tuned from; give "
+                    f"that, too: --weights {network.name}=FILE"
+                )
+        return found
+
+    def finetuned(
+        self,
+        classifier: ClassifierTraining,
+        variant: Variant,
+        file: PretrainedWeights | None = None,
+    ) -> IdsdsFinetuning:
         """The network once it knows them; a published classifier has no seed, its tuning has."""
+        if file is not None:
+            return PublishedFinetuning(
+                start=classifier,
+                patches=variant.patches,
+                baseline_image=variant.baseline,
+                pretrained=file,
+            )
         recipe = RECIPES[self.dataset]
         own = network_recipe(self.dataset, classifier.network)
         return IdsdsFinetuning(

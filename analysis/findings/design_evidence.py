@@ -29,6 +29,7 @@ NORMS: Sequence[Sequence[str]] = (
     ("resnet50", "fixup_resnet50", "xresnet50"),
     ("vgg16_bn", "vgg16", "xvgg16"),
     ("small_resnet", "small_fixup_resnet", "small_xresnet"),
+    ("small_vgg_bn", "small_vgg", "small_xvgg"),
 )
 """With batch norm, without, without any bias as well."""
 ARCHITECTURES: Sequence[Sequence[str]] = (

@@ -15,12 +15,14 @@ from sweeps.launch import launch
 from trainables.attribution.after_softmax import AfterSoftmax
 from trainables.attribution.cam import GradCam
 from trainables.attribution.sets import choose
-from trainables.baselines import ColorAndInverse, Zero
+from trainables.baselines import Blur, ColorAndInverse, Zero
 from trainables.classifier_training import ClassifierTraining
 from trainables.idsds_finetuning import IdsdsFinetuning
 from trainables.models.network import Network
+from trainables.models.pretrained import pretrained_of
 from trainables.network_comparison import NetworkComparison
 from trainables.protocol_evaluation import ProtocolEvaluation
+from trainables.published_finetuning import PublishedFinetuning
 from trainables.result import Result
 
 
@@ -175,6 +177,38 @@ def test_the_papers_networks_on_imagenet():
     assert evaluation.attribution.of_set == "idsds_as_run"
 
 
+@pytest.fixture
+def file(tmp_path) -> str:
+    """What is in it is read later."""
+    (tmp_path / "w.pth").write_bytes(b"weights")
+    return f"small_resnet={tmp_path / 'w.pth'}"
+
+
+def test_published_fine_tuned_networks_are_judged_as_they_are(file):
+    names = ("small_resnet", "small_bcos_resnet")
+    found = results(
+        models=names, weights=(file,), finetuned_weights=(file,), patches=(4,), baselines=("blur",)
+    )
+    ready, tuned = of(IdsdsFinetuning, found)
+    assert isinstance(ready, PublishedFinetuning)
+    assert (ready.patches, ready.baseline_image, ready.epochs) == (4, Blur(), 1)
+    assert ready.start.pretrained == ready.pretrained == pretrained_of(file.partition("=")[2])
+    assert not isinstance(tuned, PublishedFinetuning)
+    judged = [e for e in of(ProtocolEvaluation, found) if e.of == ready]
+    assert {e.protocols[0].key for e in judged} == {"idsds_p4_blur"}
+    related = [pair for pair in of(NetworkComparison, found) if pair.related]
+    assert [pair.second.of for pair in related] == [ready, tuned]
+
+
+def test_published_fine_tuned_networks_need_their_originals_and_one_grid(file):
+    with pytest.raises(ValueError, match=r"--finetuned-weights small_resnet: .* --weights small_r"):
+        results(models=("small_resnet",), finetuned_weights=(file,))
+    both = {"models": ("small_resnet",), "weights": (file,), "finetuned_weights": (file,)}
+    for several in ({"patches": (4, 16)}, {"baselines": ("zero", "blur")}):
+        with pytest.raises(ValueError, match=r"--finetuned-weights small_resnet: .*one of --patch"):
+            results(**both, **several)
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -188,6 +222,8 @@ def test_the_papers_networks_on_imagenet():
         (["--baselines"], ["--baselines", "at least one"]),
         (["--weights", "resnet50=x.pth"], ["resnet50", "not a network of this sweep"]),
         (["--weights", "small_resnet=gone.pth"], ["gone.pth", "no such file"]),
+        (["--finetuned-weights", "small_vgg=gone.pth"], ["--finetuned-weights", "no such file"]),
+        (["--finetuned-weights", "gone.pth"], ["--finetuned-weights gone.pth", "MODEL=FILE"]),
     ],
     ids=lambda value: " ".join(value) if value[:1] and value[0].startswith("--") else "",
 )
