@@ -6,59 +6,88 @@ import re
 
 import pandas as pd
 
-from analysis.findings.finding import NAN
+from analysis.design_methods import method_names
 from analysis.probing import column
 from analysis.runs import Runs
 
 EVALUATION, COMPARISON = "protocol_evaluation", "network_comparison"
-TUNED, PLAIN, FIXED, UPDATED = "idsds", "sds", "ids", "ids_updated"
-"""Protocols: single deletion on a network that knows deletions, on one that does not, incremental
-deletion with maps made once, and with maps made anew at each step."""
+TUNED, OUTSIDE, PLAIN, FIXED, UPDATED = "idsds", "sds_finetuned", "sds", "ids", "ids_updated"
+"""Protocols: single deletion on a network that knows deletions, on one that was fine-tuned and does
+not, on one that was not; incremental deletion with maps made once, and anew at each step."""
 DEFAULT = "p16_zero"
 """The paper's grid and baseline."""
 LOGIT, PROBABILITY = "logit", "probability"
+FINETUNED, UNRELATED = "finetuned", "unrelated"
+"""Pairs of networks that are compared."""
+CELL = ("network", "method", "protocol", "output", "setting", "seed")
+"""What one result is expected for."""
 DIFFERENCES = ("mad_softmax", "mad_grad_cam", "overlap_at_9")
 ACCURACIES = tuple(
     f"{what}_{when}" for what in ("accuracy", "corrupted_accuracy") for when in ("before", "after")
 )
+SINGLE = re.compile(
+    r"(?P<protocol>idsds|sds)(_p(?P<patches>4|64))?(_color_and_inverse)?"
+    r"(_(?P<baseline>random|blur|uniform))?(?P<drop>_probability)?"
+)
+"""Keys of single deletion that are read. Networks that read the inverse colors are deleted to what
+the others are."""
+DEFINED = "_defined_fraction"
 
 
 def scored(runs: Runs) -> pd.DataFrame:
-    """Every finished evaluation under every deletion protocol.
+    """Every finished evaluation under every deletion protocol that is read.
 
     Returns:
-        Columns result_id, network, ``finetuned`` (grid and baseline it was fine-tuned with, or
-        empty), seed, method (without the name of a set), output, ``key`` (of the protocol),
-        protocol (TUNED, PLAIN, FIXED or UPDATED), ``setting`` (grid and baseline of the protocol)
-        and ``value`` (mean over the split).
+        Columns result_id, network, dataset, seed (of the training), method (the paper's name),
+        output (what it explains), ``key`` (of the protocol), protocol (TUNED, PLAIN, FIXED or
+        UPDATED), ``setting`` (grid and baseline of the protocol), ``value`` (mean over the split)
+        and ``defined`` (share of the explanations that it is a mean of; NaN if no run says).
     """
     rows = runs.finished[runs.finished["kind"] == EVALUATION]
     described = pd.DataFrame(
         {
             "result_id": rows["result_id"],
-            **{name: column(rows, f"tag.{name}") for name in ("network", "finetuned", "output")},
-            "method": column(rows, "tag.method"),
-            "of_set": column(rows, "attribution.of_set").astype(str)
-            + column(rows, "attribution.of.of_set").astype(str),
-            "seed": _nearest(rows, "seed"),
+            "network": column(rows, "tag.network"),
+            "output": column(rows, "tag.output"),
+            "method": method_names(rows),
+            "dataset": _nearest(rows, r"of\.([\w.]+\.)?data(set)?\.name"),
+            "seed": _seeds(rows, "of.seed"),
         }
     )
-    described["method"] = [
-        method.replace(f"_{of_set}", "") if of_set else method
-        for method, of_set in zip(described["method"], described.pop("of_set"), strict=True)
+    logged = runs.history.rename(columns={"metric": "key"})
+    read = logged["key"].map(protocol_of)
+    logged = logged.assign(
+        protocol=[protocol for protocol, _ in read], setting=[setting for _, setting in read]
+    )
+    found = described.merge(logged[logged["protocol"] != ""], on="result_id")
+    shares = logged[logged["key"].str.endswith(DEFINED)]
+    shares = shares.assign(key=shares["key"].str.removesuffix(DEFINED), defined=shares["value"])
+    found = found.merge(
+        shares[["result_id", "key", "defined"]], on=["result_id", "key"], how="left"
+    )
+    matching = ~found["key"].str.endswith("_probability") | (found["output"] == PROBABILITY)
+    names = ["result_id", "network", "dataset", "seed", "method", "output"]
+    names += ["key", "protocol", "setting", "value", "defined"]
+    return found.loc[matching, names].reset_index(drop=True)
+
+
+def unread(runs: Runs) -> list[str]:
+    """Keys of deletion protocols that ``scored`` does not read, by name."""
+    keys = sorted(set(runs.history["metric"]))
+    return [
+        key
+        for key in keys
+        if re.match(r"(idsds|sds|ids)(_|$)", key)
+        and not key.endswith((DEFINED, "_rows"))
+        and not protocol_of(key)[0]
     ]
-    logged = runs.history.assign(protocol=runs.history["metric"].map(protocol_of))
-    logged = logged[logged["protocol"] != ""].rename(columns={"metric": "key"})
-    logged["setting"] = logged["key"].map(setting_of)
-    names = ["result_id", "key", "protocol", "setting", "value"]
-    return described.merge(logged[names], on="result_id").reset_index(drop=True)
 
 
 def compared(runs: Runs) -> pd.DataFrame:
     """Every finished comparison of two networks.
 
     Returns:
-        Columns result_id, pair (finetuned or unrelated), network, beside, setting, seed,
+        Columns result_id, pair (FINETUNED or UNRELATED), network, beside, dataset, setting, seed,
         DIFFERENCES, ACCURACIES and ``in_domain`` (1, 0; NaN for an unrelated pair).
     """
     rows = runs.finished[runs.finished["kind"] == COMPARISON]
@@ -66,8 +95,9 @@ def compared(runs: Runs) -> pd.DataFrame:
         {
             "result_id": rows["result_id"],
             **{name: column(rows, f"tag.{name}") for name in ("pair", "network", "beside")},
+            "dataset": _nearest(rows, r"second\.of\.([\w.]+\.)?data(set)?\.name"),
             "setting": column(rows, "tag.finetuned"),
-            "seed": _nearest(rows, "seed"),
+            "seed": _seeds(rows, "second.of.seed"),
         }
     )
     values = runs.history.pivot_table(index="result_id", columns="metric", values="value")
@@ -77,39 +107,24 @@ def compared(runs: Runs) -> pd.DataFrame:
     return found.reset_index(drop=True)
 
 
-def protocol_of(key: str) -> str:
-    """Which of the protocols a metric's key belongs to; empty for other metrics."""
-    if key.endswith("_defined_fraction"):
-        return ""
-    if re.match(r"ids_.*updated|ids_updated", key):
-        return UPDATED
-    (name, *_) = key.split("_", 1)
-    return name if name in (TUNED, PLAIN, FIXED) else ""
+def protocol_of(key: str) -> tuple[str, str]:
+    """Protocol and setting of a metric's key: idsds, p16_zero; both empty for other metrics."""
+    if key in (FIXED, UPDATED):
+        return key, DEFAULT
+    found = SINGLE.fullmatch(key)
+    if found is None:
+        return "", ""
+    return found["protocol"], f"p{found['patches'] or 16}_{found['baseline'] or 'zero'}"
 
 
-def setting_of(key: str) -> str:
-    """Grid and baseline of a deletion protocol's key: ``p16_zero`` of ``idsds``."""
-    patches = re.search(r"_p(\d+)", key)
-    baseline = next((name for name in ("random", "blur") if f"_{name}" in key), "zero")
-    return f"p{patches[1] if patches else 16}_{baseline}"
+def _seeds(rows: pd.DataFrame, name: str) -> pd.Series:
+    """Seeds as texts; numbers are 0.0 where other results have none."""
+    return column(rows, name).replace("", 0).map(lambda seed: f"{float(seed):g}")
 
 
-def best(scores: pd.DataFrame, network: str, protocol: str = TUNED) -> tuple[str, float]:
-    """The method with the highest mean on a network, of logits, and its mean; empty if none."""
-    rows = scores[
-        (scores["network"] == network)
-        & (scores["protocol"] == protocol)
-        & (scores["output"] == LOGIT)
-        & (scores["setting"] == DEFAULT)
-    ]
-    means = rows.groupby("method")["value"].mean().dropna()
-    return (str(means.idxmax()), float(means.max())) if len(means) else ("", NAN)
-
-
-def _nearest(rows: pd.DataFrame, name: str) -> pd.Series:
-    """The parameter of the training that is judged: ``of.seed`` before ``second.of.seed``."""
+def _nearest(rows: pd.DataFrame, pattern: str) -> pd.Series:
+    """The parameter of that name with the fewest steps to it that a row has."""
     found = pd.Series("", index=rows.index, dtype=object)
-    for path in (f"of.{name}", f"second.of.{name}"):
-        values = column(rows, path).astype(str)
-        found = found.where(found != "", values)
-    return found.replace("", "0").map(lambda seed: f"{float(seed):g}")  # numbers where all are
+    for name in sorted((n for n in map(str, rows) if re.fullmatch(pattern, n)), key=len):
+        found = found.where(found != "", column(rows, name))
+    return found

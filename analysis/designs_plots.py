@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from scipy import stats
+
+from analysis.statistics import spearman
 
 CHANNELS = (
     "Each row a channel of the last layer: left the nine images that excite it most before "
@@ -22,39 +23,44 @@ SHOWN = 4
 
 def best_reading(best: pd.DataFrame) -> str:
     """What the figure shows, in a line."""
-    passing = best[best["in_domain"]].dropna(subset=["best", "accuracy"])
-    if len(passing) < 3:
-        return f"Best score against accuracy: {len(passing)} networks are in domain."
-    rho = float(stats.spearmanr(passing["accuracy"], passing["best"]).statistic)
-    leader = passing.sort_values("best").iloc[-1]
+    inside = best[best["in_domain"]].dropna(subset=["best", "accuracy"])
+    many = "1 network is" if len(inside) == 1 else f"{len(inside)} networks are"
+    if len(inside) < 3 or min(inside["best"].nunique(), inside["accuracy"].nunique()) < 2:
+        return f"Best score against accuracy: {many} in domain, too few for an order."
+    rho = float(spearman(inside["accuracy"].to_numpy(float), inside["best"].to_numpy(float)))
+    leader = inside.sort_values("best").iloc[-1]
     return (
-        f"Best score against accuracy, {len(passing)} networks in domain: Spearman {rho:+.2f}; "
+        f"Best score against accuracy, {len(inside)} networks in domain: Spearman {rho:+.2f}; "
         f"{leader['network']} leads with {leader['method']} at {leader['best']:.3f}."
     )
 
 
 def best_figure(best: pd.DataFrame, caption: str) -> Figure:
-    """A dot for each network: its accuracy and the score of its best method.
+    """A numbered dot for each network, the best first: accuracy and the score of the best method.
 
     Args:
         best: as ``accuracy_against_best`` gives it.
         caption: the line below.
     """
-    figure = Figure(figsize=(7.5, 5.0), layout="constrained")
+    figure = Figure(figsize=(10.5, 5.5), layout="constrained")
     FigureCanvasAgg(figure)
     ax = figure.subplots()
-    for row in best.dropna(subset=["best", "accuracy"]).to_dict("records"):
-        color, marker = (IN_DOMAIN, "o") if row["in_domain"] else (OTHER, "x")
-        ax.plot(100 * row["accuracy"], row["best"], marker, color=color)
+    shown = best.dropna(subset=["best", "accuracy"])
+    shown = shown.sort_values("best", ascending=False, kind="stable")
+    for number, row in enumerate(shown.to_dict("records"), 1):
+        color, marker, what = (
+            (IN_DOMAIN, "o", "") if row["in_domain"] else (OTHER, "X", ", not in domain: an SDS")
+        )
         place = (100 * row["accuracy"], row["best"])
-        text = f"{row['network']}\n{row['method']}"
-        ax.annotate(text, place, xytext=(5, 3), textcoords="offset points", fontsize=7)
+        label = f"{number}  {row['network']}: {row['method']}{what}"
+        ax.plot(*place, marker, color=color, label=label)
+        ax.annotate(f"{number}", place, xytext=(4, 4), textcoords="offset points", fontsize=8)
+    ax.margins(0.1)
     ax.set_xlabel("top-1 accuracy after fine-tuning in percent (higher is better)")
-    ax.set_ylabel("IDSDS of the best method (higher is better)")
-    ax.plot([], [], "o", color=IN_DOMAIN, label="in domain")
-    ax.plot([], [], "x", color=OTHER, label="not in domain: an SDS")
-    ax.legend(fontsize=8)
-    figure.supxlabel(fill(caption, 100), fontsize=8)
+    ax.set_ylabel("score of the best method, -1 to 1 (higher is better)")
+    if len(shown):
+        figure.legend(*ax.get_legend_handles_labels(), loc="outside right upper", fontsize=8)
+    figure.supxlabel(fill(caption, 130), fontsize=8)
     return figure
 
 

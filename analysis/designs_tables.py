@@ -1,168 +1,204 @@
-"""Designs as tables: networks before and after fine-tuning, scores, agreement, stability."""
+"""Designs as tables: networks before and after fine-tuning, scores, findings."""
 
 from __future__ import annotations
 
-from itertools import combinations
+from collections.abc import Hashable
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis import statistics
-from analysis.designs import DEFAULT, FIXED, LOGIT, PLAIN, TUNED, UPDATED
+from analysis.design_methods import in_order
+from analysis.designs import (
+    DEFAULT,
+    FINETUNED,
+    FIXED,
+    LOGIT,
+    OUTSIDE,
+    PLAIN,
+    PROBABILITY,
+    TUNED,
+    UPDATED,
+)
+from analysis.findings.design_cells import passing
 from analysis.findings.design_evidence import DesignEvidence
-from analysis.tables import NONE, number, percent
+from analysis.findings.design_finding import LEAST_DEFINED
+from analysis.findings.design_methods import plain_networks
+from analysis.paper_tables import ACCURACIES, DATASET
+from analysis.tables import NONE, WIDTH, percent
 
-PUBLISHED_AGREEMENT = {(TUNED, PLAIN): 0.899, (TUNED, FIXED): 0.371, (PLAIN, FIXED): 0.640}
-"""Rank correlations of the paper's tables 4 to 6, which are rounded: ResNet-50, 19 methods."""
-PUBLISHED_STABILITY = {
-    ("p16_zero", "p4_zero"): 0.93,
-    ("p16_zero", "p64_zero"): 0.90,
-    ("p16_zero", "p16_random"): 0.99,
-    ("p16_zero", "p16_blur"): 0.96,
-}
-"""The paper's, section 5."""
-LEAST_METHODS = 3
-"""Two orders of fewer methods say nothing about each other."""
+MARK = "*"
+"""Of a network whose score is an SDS."""
+RARE = "?"
+"""Of a score that is the mean over less than LEAST_DEFINED of the images."""
 
 
 def networks_table(evidence: DesignEvidence) -> pd.DataFrame:
-    """Every pair of networks that was compared, accuracies in percent, before and after."""
-    rows = []
-    for row in evidence.comparisons.to_dict("records"):
-        tuned = row["pair"] == "finetuned"
-        method, value = evidence.best(row["network"]) if tuned else ("", np.nan)
-        gate = evidence.gate(row["network"], row["setting"]) if tuned else ""
+    """Every fine-tuning that was compared with its start: accuracies in percent, best method."""
+    rows, inside = [], passing(evidence.comparisons)
+    for row in _tuned(evidence).to_dict("records"):
+        key = (str(row["network"]), str(row["setting"]), str(row["seed"]))
+        protocol = TUNED if key in inside else OUTSIDE
+        method, value = evidence.best(key[0], protocol, *key[1:])
         rows.append(
             {
-                "network": _short(row["network"]) if tuned else "unrelated pair",
-                "known": row["setting"] if tuned else _short(row["beside"]),
-                "top-1": f"{percent(row['accuracy_before'])} / {percent(row['accuracy_after'])}",
-                "worst patch": f"{percent(row['corrupted_accuracy_before'])} / "
-                f"{percent(row['corrupted_accuracy_after'])}",
-                "in domain": NONE if not tuned else "no" if gate else "yes",
-                "MAD p": _three(row["mad_softmax"]),
-                "MAD CAM": _three(row["mad_grad_cam"]),
-                "top 9": percent(row["overlap_at_9"], 0),
-                "best method": method.replace("integrated_gradients", "ig") or NONE,
-                "IDSDS": _three(value),
+                "network": _short(row["network"]),
+                "deletions": row["setting"],
+                "seed": key[2],
+                "top-1": _pair(row, "accuracy"),
+                "worst patch": _pair(row, "corrupted_accuracy"),
+                "in domain": "yes" if key in inside else "no: SDS",
+                "best method": method or NONE,
+                "score": _three(value),
             }
         )
     return pd.DataFrame(rows)
 
 
-def scores_frame(evidence: DesignEvidence) -> pd.DataFrame:
+def likeness_table(evidence: DesignEvidence) -> pd.DataFrame:
+    """How alike two networks are: a network before and after, and the unrelated pair."""
+    rows = [
+        {
+            "networks": f"{_short(row['network'])} before and after {row['setting']}, "
+            f"seed {row['seed']}"
+            if row["pair"] == FINETUNED
+            else f"{_short(row['beside'])} and {_short(row['network'])}, unrelated",
+            "MAD probability": _three(row["mad_softmax"]),
+            "MAD Grad-CAM": _three(row["mad_grad_cam"]),
+            "top 9 shared, %": percent(row["overlap_at_9"], 0),
+        }
+        for row in evidence.comparisons.to_dict("records")
+    ]
+    return pd.DataFrame(rows)
+
+
+def accuracies_table(evidence: DesignEvidence) -> pd.DataFrame:
+    """The paper's table 3 beside ours, in percent; empty where no network is one of it."""
+    rows = []
+    for row in _tuned(evidence).to_dict("records"):
+        paper = ACCURACIES.get(str(row["network"]))
+        if paper and (row["dataset"], row["setting"]) == (DATASET, DEFAULT):
+            before, after, worst_before, worst_after = map(percent, paper)
+            rows.append(
+                {
+                    "network": row["network"],
+                    "seed": row["seed"],
+                    "top-1": _pair(row, "accuracy"),
+                    "the paper's": f"{before} / {after}",
+                    "worst patch": _pair(row, "corrupted_accuracy"),
+                    "paper's worst": f"{worst_before} / {worst_after}",
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def scores_table(evidence: DesignEvidence, protocol: str = TUNED) -> pd.DataFrame:
     """Mean score of every method on every network: a row a method, a column a network.
 
-    The in-domain score at the paper's grid and baseline, of logits, over seeds.
+    In hundredths, at the paper's grid and baseline, of logits, over seeds. For TUNED, a fine-tuned
+    network that is not in domain has its SDS, and MARK behind its name. A score that is defined
+    seldom has RARE behind it.
     """
     rows = evidence.scores
-    rows = rows[
-        (rows["protocol"] == TUNED) & (rows["output"] == LOGIT) & (rows["setting"] == DEFAULT)
-    ]
-    wide = rows.pivot_table(index="method", columns="network", values="value", sort=False)
-    return wide.rename_axis(columns=None).reset_index()
-
-
-def scores_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """The scores in hundredths, so that nine networks fit a line."""
-    table = frame.copy()
-    for name in table.columns[1:]:
-        table[name] = [NONE if pd.isna(v) else f"{100 * v:.0f}" for v in table[name]]
+    rows = rows[(rows["output"] == LOGIT) & (rows["setting"] == DEFAULT)]
+    chosen = rows[rows["protocol"] == protocol]
+    if protocol == TUNED:
+        others = rows[(rows["protocol"] == OUTSIDE) & ~rows["network"].isin(set(chosen["network"]))]
+        chosen = pd.concat([chosen, others.assign(network=others["network"] + MARK)])
+    cells = chosen.groupby(["method", "network"]).agg({"value": "mean", "defined": "min"})
+    marks = np.where(cells["defined"] < LEAST_DEFINED, RARE, "")
+    cells["text"] = [_hundredths(v) + mark for v, mark in zip(cells["value"], marks, strict=True)]
+    wide = cells["text"].unstack().fillna(NONE).rename_axis(columns=None)
+    names = [n + m for n in evidence.networks for m in ("", MARK) if n + m in wide]
+    table = wide.loc[in_order(list(wide.index)), names].reset_index()
     return table.rename(columns=_short)
 
 
-def agreement(evidence: DesignEvidence) -> pd.DataFrame:
-    """Rank correlations between protocols over the methods of a network.
+def protocols_table(evidence: DesignEvidence) -> pd.DataFrame:
+    """Every method under every protocol, in hundredths.
 
-    Returns:
-        Columns network, protocol, other, methods (how many), spearman, published.
+    On the networks that the paper compares methods on, of logits but for "after softmax".
     """
-    rows = evidence.scores
-    rows = rows[(rows["output"] == LOGIT) & rows["setting"].eq(DEFAULT)]
-    found = []
-    for network, part in rows.groupby("network", sort=False):
-        means = part.pivot_table(index="method", columns="protocol", values="value")
-        for one, other in combinations((TUNED, PLAIN, FIXED, UPDATED), 2):
-            rho, methods = correlation(means, one, other)
-            if methods:
-                published = PUBLISHED_AGREEMENT.get((one, other), np.nan)
-                found.append((network, one, other, methods, rho, published))
-    names = ["network", "protocol", "other", "methods", "spearman", "published"]
-    return pd.DataFrame(found, columns=names)
+    names = {
+        (TUNED, LOGIT): "IDSDS",
+        (TUNED, PROBABILITY): "after softmax",
+        (OUTSIDE, LOGIT): "SDS fine-tuned",
+        (PLAIN, LOGIT): "SDS",
+        (FIXED, LOGIT): "IDS",
+        (UPDATED, LOGIT): "IDS updated",
+    }
+    rows, found = evidence.scores[evidence.scores["setting"] == DEFAULT], []
+    for network in plain_networks(evidence):
+        part = rows[rows["network"] == network]
+        means = part.groupby(["method", "protocol", "output"])["value"].mean()
+        for method in in_order(list(dict.fromkeys(part["method"]))):
+            cells = {
+                name: _hundredths(means.get((method, *key), np.nan)) for key, name in names.items()
+            }
+            found.append({"network": _short(network), "method": method, **cells})
+    table = pd.DataFrame(found)
+    return table.loc[:, [not table[name].eq(NONE).all() for name in table]]
 
 
-def stability(evidence: DesignEvidence) -> pd.DataFrame:
-    """Rank correlations of the in-domain score between grids, baselines and seeds.
+def side_by_side(table: pd.DataFrame, width: int = WIDTH) -> list[pd.DataFrame]:
+    """A wide table as several that fit the width, each with the first column."""
 
-    Returns:
-        Columns network, one, other (settings, or seeds), methods, spearman, published.
-    """
-    rows = evidence.scores
-    rows = rows[(rows["output"] == LOGIT) & (rows["protocol"] == TUNED)]
-    found = []
-    for network, part in rows.groupby("network", sort=False):
-        for by in ("setting", "seed"):
-            same = part if by == "setting" else part[part["setting"] == DEFAULT]
-            means = same.pivot_table(index="method", columns=by, values="value", sort=False)
-            for one, other in combinations(means.columns, 2):
-                rho, methods = correlation(means, one, other)
-                if methods:
-                    pair = (str(one), str(other))
-                    known = {**PUBLISHED_STABILITY, **_turned(PUBLISHED_STABILITY)}
-                    word = "" if by == "setting" else "seed "
-                    found.append(
-                        (network, word + pair[0], word + pair[1], methods, rho, known.get(pair))
-                    )
-    names = ["network", "one", "other", "methods", "spearman", "published"]
-    return pd.DataFrame(found, columns=names).astype({"published": float})
+    def wide(name: str) -> int:
+        return max(map(len, [name, *table[name]])) + 2
 
-
-def correlation(means: pd.DataFrame, one: object, other: object) -> tuple[float, int]:
-    """Spearman's correlation of two columns over the methods of both, and how many these are."""
-    if one not in means or other not in means:
-        return np.nan, 0
-    both = means[[one, other]].dropna()
-    if len(both) < LEAST_METHODS:
-        return np.nan, 0
-    columns = [statistics.ranks(both[c].to_numpy(float), higher_is_better=True) for c in both]
-    return float(statistics.spearman(columns[0], columns[1])), len(both)
-
-
-def correlations_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Correlations for people, the paper's beside."""
-    table = frame.copy()
-    table["methods"] = table["methods"].map(number)
-    for name in ("spearman", "published"):
-        table[name] = table[name].map(_two)
-    return table.rename(columns={"published": "the paper's"})
+    parts: list[list[str]] = []
+    first, *others = map(str, table.columns)
+    left = 0
+    for name in others:
+        if not parts or wide(name) > left:
+            parts.append([first])
+            left = width - wide(first) + 2
+        parts[-1].append(name)
+        left -= wide(name)
+    each = -(-len(others) // max(1, len(parts)))  # as many in each, if they fit
+    even = [[first, *others[i : i + each]] for i in range(0, len(others), each)]
+    if all(sum(map(wide, names)) - 2 <= width for names in even):
+        parts = even
+    found = [table[names] for names in parts]
+    return [part[(part[part.columns[1:]] != NONE).any(axis=1)] for part in found]
 
 
 def findings_table(findings: pd.DataFrame) -> pd.DataFrame:
-    """Every finding with its verdict, how many comparisons hold, and what leaves it open."""
+    """Every finding with its verdict and how many comparisons hold."""
     deciding = findings["holding"] + findings["failing"] + findings["undecided"]
-    pairs = zip(findings["holding"], deciding, strict=True)
+    counts = zip(findings["holding"], findings["failing"], deciding, strict=True)
     return pd.DataFrame(
         {
             "id": findings["id"],
             "the paper says": findings["claim"],
             "these runs": findings["verdict"],
-            "hold": [f"{holding} of {n}" if n else NONE for holding, n in pairs],
-            "open, because": findings["why"].replace("", NONE),
+            "for / against / of": [f"{h} / {f} / {n}" if n else NONE for h, f, n in counts],
         }
     )
 
 
+def reasons(findings: pd.DataFrame) -> list[str]:
+    """What leaves findings open, a sentence each."""
+    rows = findings[findings["verdict"] == "undecided"].to_dict("records")
+    return [f"{row['id']} is open: {row['why']}." for row in rows]
+
+
 def contrasts_table(contrasts: pd.DataFrame) -> pd.DataFrame:
-    """Every comparison with its effect and interval."""
+    """Every comparison with its effect, interval and images."""
     rows = contrasts.to_dict("records")
     return pd.DataFrame(
         {
             "finding": contrasts["finding"],
             "comparison": contrasts["what"],
+            "decides": contrasts["decides"].map({True: "yes", False: ""}),
             "verdict": contrasts["verdict"],
             "effect": [_three(row["effect"]) for row in rows],
             "interval": [
                 NONE if pd.isna(row["low"]) else f"{row['low']:+.3f} to {row['high']:+.3f}"
+                for row in rows
+            ],
+            "images": [
+                f"{row['images']} of {row['of_images']}" if row["of_images"] else NONE
                 for row in rows
             ],
             "open, because": contrasts["why"].replace("", NONE),
@@ -170,17 +206,21 @@ def contrasts_table(contrasts: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def _tuned(evidence: DesignEvidence) -> pd.DataFrame:
+    return evidence.comparisons[evidence.comparisons["pair"] == FINETUNED]
+
+
 def _short(network: str) -> str:
     """A network's name without what all of the sample's have."""
     return network.removeprefix("small_")
 
 
-def _turned(pairs: dict[tuple[str, str], float]) -> dict[tuple[str, str], float]:
-    return {(b, a): value for (a, b), value in pairs.items()}
+def _pair(row: dict[Hashable, Any], name: str) -> str:
+    return f"{percent(row[f'{name}_before'])} / {percent(row[f'{name}_after'])}"
 
 
-def _two(value: float) -> str:
-    return NONE if pd.isna(value) else f"{value:.2f}"
+def _hundredths(value: float) -> str:
+    return NONE if pd.isna(value) else f"{100 * value:.1f}"
 
 
 def _three(value: float) -> str:
