@@ -26,18 +26,18 @@ import trainables.models  # noqa: F401  (each registers its classes)
 from data_pipelines.dataset import Dataset
 from data_pipelines.patches import Patches
 from sweeps.idsds_recipes import RECIPES, SAMPLE_METHODS
-from sweeps.idsds_sweep import IdsdsSweep
+from sweeps.idsds_sweep import IdsdsSweep, Variant
 from sweeps.launch import Findings, launch
+from sweeps.networks import starting_files
 from trainables.attribution.attribution import Attribution
 from trainables.attribution.sets import choose
 from trainables.baselines import Zero
 from trainables.classifier_training import ClassifierTraining
 from trainables.grid_evaluation import GridEvaluation
-from trainables.idsds_finetuning import IdsdsFinetuning, as_read_by, deletion_protocol
+from trainables.idsds_finetuning import as_read_by, deletion_protocol
 from trainables.metrics.grid_pg import GridPg
 from trainables.metrics.incremental_deletion import Ids
 from trainables.metrics.metric import Metric
-from trainables.models.network import Network
 from trainables.models.user_network import network_of
 from trainables.protocol_evaluation import ProtocolEvaluation
 from trainables.result import Result
@@ -74,10 +74,6 @@ class IdsdsMethods(IdsdsSweep):
     grid_images: Literal["own", "common"] = "own"
     """Of which images: those that each network is surest of, or those that all networks of the
     sweep classify correctly."""
-    epochs: int = 0
-    """Epochs of the classifier. 0: 90, and 9 on the sample."""
-    finetuning_epochs: int = 0
-    """Epochs of fine-tuning. 0: 30 as in the paper, 3 on the sample."""
 
     def small(self) -> Self:
         return replace(
@@ -95,21 +91,15 @@ class IdsdsMethods(IdsdsSweep):
         if not self.protocols:
             raise ValueError("--protocols: give at least one protocol")
         networks = [network_of(name) for name in self.models or recipe.models]
+        files = starting_files(self.weights, {n.name: n for n in networks}, networks)
+        ready = self.finetuned_files(networks, files)
         methods = {n: choose(self.methods, n, self.at_size).methods for n in networks}
         for seed in self.seeds or (0,):
-            classifiers = [self.classifier(network, data, seed) for network in networks]
+            classifiers = [self.classifier(n, data, seed, files.get(n)) for n in networks]
             for classifier in classifiers:
-                finetuned = IdsdsFinetuning(
-                    start=classifier,
-                    patches=self.patches,
-                    baseline_image=as_read_by(classifier.network, Zero()),
-                    epochs=self.finetuning_epochs or recipe.finetuning_epochs,
-                    batch_size=recipe.finetuning_batch_size,
-                    learning_rate=recipe.finetuning_learning_rate,
-                    step_epochs=recipe.step_epochs,
-                    augmentation=recipe.augmentation,
-                    seed=seed,
-                )
+                zero = as_read_by(classifier.network, Zero())
+                variant = Variant(self.patches, zero, seed)
+                finetuned = self.finetuned(classifier, variant, ready.get(classifier.network))
                 of_network = methods[classifier.network]
                 yield classifier
                 if self.grids_asked_for:
@@ -127,20 +117,6 @@ class IdsdsMethods(IdsdsSweep):
                             images=self.images or recipe.images,
                             save_maps=self.save_maps,
                         )
-
-    def classifier(self, network: Network, data: Dataset, seed: int) -> ClassifierTraining:
-        """The network before it knows deleted patches."""
-        recipe = RECIPES[self.dataset]
-        return ClassifierTraining(
-            network=network,
-            data=data,
-            objective="ce",
-            image_size_px=recipe.size_px,
-            epochs=self.epochs or recipe.epochs,
-            batch_size=recipe.batch_size,
-            learning_rate=recipe.learning_rate,
-            seed=seed,
-        )
 
     @property
     def streamed_protocols(self) -> tuple[str, ...]:

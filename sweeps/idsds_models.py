@@ -15,9 +15,9 @@ Report: python -m analysis.report --experiment idsds_models
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import combinations
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
@@ -26,8 +26,8 @@ import trainables.metrics
 import trainables.models  # noqa: F401  (each registers its classes)
 from data_pipelines.dataset import Dataset
 from data_pipelines.patches import Patches
-from sweeps.idsds_recipes import RECIPES, network_recipe
-from sweeps.idsds_sweep import IdsdsSweep
+from sweeps.idsds_recipes import RECIPES
+from sweeps.idsds_sweep import IdsdsSweep, Variant
 from sweeps.launch import Findings, launch
 from sweeps.networks import starting_files
 from trainables.attribution.after_softmax import AfterSoftmax
@@ -35,21 +35,21 @@ from trainables.attribution.attribution import Attribution
 from trainables.attribution.cam import GradCam
 from trainables.attribution.sets import SETS, choose
 from trainables.baselines import Baseline
-from trainables.classifier_training import ClassifierTraining
 from trainables.idsds_finetuning import IdsdsFinetuning, as_read_by, deletion_protocol
 from trainables.metrics.incremental_deletion import Ids
 from trainables.metrics.metric import Metric
 from trainables.metrics.network_response import NetworkResponse
 from trainables.metrics.single_deletion import Output
 from trainables.models.network import Network
-from trainables.models.pretrained import PretrainedWeights
 from trainables.models.user_network import network_of
 from trainables.network_comparison import NetworkComparison
 from trainables.protocol_evaluation import ProtocolEvaluation
-from trainables.published_classifier import PublishedClassifier
 from trainables.result import Result
 from trainables.training import Training
 
+VARIED_PATCHES: tuple[Patches, ...] = (4, 16, 64)
+VARIED_BASELINES = ("zero", "random", "blur")
+"""Grids and baselines of the paper's section on stability."""
 FEW_IMAGES = 256
 """With no more than these, networks are judged side by side, a trial each: a stream that has all
 CPUs for one network takes longer to start than to score them."""
@@ -63,15 +63,16 @@ class IdsdsModels(IdsdsSweep):
 
     models: tuple[str, ...] = ()
     """Networks. Empty: on the sample a small one for every contrast, else the paper's."""
-    weights: tuple[str, ...] = ()
-    """MODEL=FILE, published classifiers to fine-tune; without a file a network is trained first."""
     methods: tuple[str, ...] = ()
     """Methods by name, a named set (idsds_as_run, corrected), or all that suit each network. Empty:
     idsds_as_run, on the sample its cheap ones."""
     patches: tuple[Patches, ...] = (16,)
-    """Cells of the deletion grid; several for the stability of the score: 4, 16, 64."""
-    baselines: tuple[str, ...] = ("zero",)
-    """What stands where a cell is deleted; several for the stability: zero, random, blur."""
+    """Cells of the deletion grid, of all networks: 4, 16, 64."""
+    baselines: tuple[Literal["zero", "random", "blur"], ...] = ("zero",)
+    """What stands where a cell is deleted, of all networks."""
+    stability: bool = True
+    """Fine-tune resnet50 (on the sample its small sibling) also with the other grids, the other
+    baselines and further seeds, one thing varied at a time, as in the paper."""
     attribution_output: tuple[Output, ...] = ("logit", "probability")
     """What the methods explain of fine-tuned networks: logits, and the same after the softmax.
     Other networks are judged by the first alone."""
@@ -81,15 +82,8 @@ class IdsdsModels(IdsdsSweep):
     drop_output: Literal["logit", "as_explained"] = "logit"
     """Of what drops are taken: of the logit for both arms as in the paper's text, or of what is
     explained, as in its code."""
-    kept_epoch: Literal["last", "held_out", "best"] = "last"
-    """The fine-tuned network: its last epoch, the best on images held out of training, or the best
-    on the images that are then judged, as in the paper's code."""
     images: int = 0
     """Images that are judged. 0: all 50,000 as in the paper, 64 on the sample."""
-    epochs: int = 0
-    """Epochs of a classifier that is trained. 0: the recipe's."""
-    finetuning_epochs: int = 0
-    """Epochs of fine-tuning. 0: 30 as in the paper, 3 on the sample."""
 
     def small(self) -> Self:
         return replace(
@@ -98,36 +92,71 @@ class IdsdsModels(IdsdsSweep):
             methods=self.methods or ("input_x_gradient", "grad_cam"),
             images=self.images or 12,
             epochs=self.epochs or 1,
+            stability=False,
             finetuning_epochs=self.finetuning_epochs or 1,
             seeds=(self.seeds or (0,))[:1],
         )
 
     def results(self, data: Dataset) -> Iterator[Result]:
-        for name in ("patches", "baselines", "attribution_output"):
+        for name in ("patches", "baselines"):
             if not getattr(self, name):
-                raise ValueError(f"--{name.replace('_', '-')}: give at least one value")
+                raise ValueError(f"--{name}: give at least one value")
+        if "logit" not in self.attribution_output:
+            raise ValueError(
+                f"--attribution-output {' '.join(self.attribution_output)}: needs logit, which the "
+                "probability is compared with"
+            )
         names = self.models or RECIPES[self.dataset].designs
         networks = [network_of(name) for name in dict.fromkeys(names)]
         files = starting_files(self.weights, {n.name: n for n in networks}, networks)
+        ready = self.finetuned_files(networks, files)
+        if ready and len(self.patches) * len(self.baselines) > 1:
+            raise ValueError(
+                f"--finetuned-weights {next(iter(ready)).name}: its network knows one grid and one "
+                "baseline; give one of --patches and one of --baselines"
+            )
         methods = {network: self.methods_of(network) for network in networks}
         for seed in self.seeds or (0,):
-            looked_at: list[ProtocolEvaluation] = []
+            looked_at: dict[str, ProtocolEvaluation] = {}
             for network in networks:
                 classifier = self.classifier(network, data, seed, files.get(network))
                 yield classifier
-                before = list(self.evaluations(classifier, methods[network]))
+                variants = self.variants(network, seed)[: 1 if network in ready else None]
+                before = list(self.evaluations(classifier, methods[network], variants))
                 yield from before
-                for patches in self.patches:
-                    for name in self.baselines:
-                        tuned = self.finetuned(classifier, patches, Baseline.named(name))
-                        yield tuned
-                        after = list(self.evaluations(tuned, methods[network]))
-                        yield from after
-                        yield from self.comparisons(before, after)
-                looked_at += [e for e in before if asked(e) and isinstance(e.attribution, GradCam)]
-            for first, second in pairwise(looked_at[:2]):  # the yardstick: two unrelated networks
-                if asked(first) == asked(second):  # B-cos networks have deletions of their own
-                    yield NetworkComparison(first=first, second=second)
+                for variant in variants:
+                    tuned = self.finetuned(classifier, variant, ready.get(network))
+                    yield tuned
+                    after = list(self.evaluations(tuned, methods[network], [variant]))
+                    yield from after
+                    yield from self.comparisons(before, after)
+                for evaluation in before:
+                    if asked(evaluation) and isinstance(evaluation.attribution, GradCam):
+                        looked_at[network.name] = evaluation
+            yield from self.yardstick(looked_at)
+
+    def variants(self, network: Network, seed: int) -> list[Variant]:
+        """How a network is fine-tuned."""
+        asked = [
+            Variant(p, as_read_by(network, Baseline.named(b)), seed)
+            for p in dict.fromkeys(self.patches)
+            for b in dict.fromkeys(self.baselines)
+        ]
+        recipe, (first, *_) = RECIPES[self.dataset], asked
+        if not (self.stability and network.name in recipe.stability and seed == self.first_seed):
+            return asked
+        others = [as_read_by(network, Baseline.named(b)) for b in VARIED_BASELINES]
+        varied = [
+            *(replace(first, patches=p) for p in VARIED_PATCHES),
+            *(replace(first, baseline=b) for b in others),
+            *(replace(first, seed=seed + k) for k in range(recipe.stability_seeds)),
+        ]
+        return list(dict.fromkeys([*asked, *varied]))
+
+    @property
+    def first_seed(self) -> int:
+        """The seed of the networks whose stability is looked at."""
+        return (self.seeds or (0,))[0]
 
     @property
     def judged(self) -> int:
@@ -146,51 +175,8 @@ class IdsdsModels(IdsdsSweep):
             raise ValueError(f"--methods: none of {', '.join(names)} suits {network.key}")
         return list(found.values())
 
-    def classifier(
-        self, network: Network, data: Dataset, seed: int, file: PretrainedWeights | None
-    ) -> ClassifierTraining:
-        """The network before it knows deleted patches."""
-        recipe, own = RECIPES[self.dataset], network_recipe(self.dataset, network)
-        if file is not None:
-            return PublishedClassifier(
-                network=network,
-                data=data,
-                objective=own.objective,
-                image_size_px=recipe.size_px,
-                pretrained=file,
-            )
-        return ClassifierTraining(
-            network=network,
-            data=data,
-            objective=own.objective,
-            image_size_px=recipe.size_px,
-            epochs=self.epochs or own.epochs,
-            batch_size=recipe.batch_size,
-            learning_rate=own.learning_rate,
-            seed=seed,
-        )
-
-    def finetuned(
-        self, classifier: ClassifierTraining, patches: Patches, baseline: Baseline
-    ) -> IdsdsFinetuning:
-        """The network once it knows them."""
-        recipe = RECIPES[self.dataset]
-        own = network_recipe(self.dataset, classifier.network)
-        return IdsdsFinetuning(
-            start=classifier,
-            patches=patches,
-            baseline_image=as_read_by(classifier.network, baseline),
-            epochs=self.finetuning_epochs or recipe.finetuning_epochs,
-            batch_size=recipe.finetuning_batch_size,
-            learning_rate=own.finetuning_learning_rate,
-            step_epochs=recipe.step_epochs,
-            augmentation=recipe.augmentation,
-            kept_epoch=self.kept_epoch,
-            seed=classifier.seed,
-        )
-
     def evaluations(
-        self, training: Training, methods: Sequence[Attribution]
+        self, training: Training, methods: Sequence[Attribution], variants: Sequence[Variant]
     ) -> Iterator[ProtocolEvaluation]:
         """All methods, explaining each output, by the deletion score of what the network is.
 
@@ -198,31 +184,25 @@ class IdsdsModels(IdsdsSweep):
         one on which the paper ranks methods by incremental deletion as well; beside Grad-CAM (or
         the first method) stands what the network says of each image.
         """
-        tuned, recipe = None, RECIPES[self.dataset]
-        if isinstance(training, IdsdsFinetuning):
-            tuned = training
-        settings = [
-            (patches, as_read_by(training.architecture, Baseline.named(name)))
-            for patches in self.patches
-            for name in self.baselines
-        ]
-        if tuned is not None:
-            settings = [(tuned.patches, tuned.baseline_image)]
+        tuned, recipe = isinstance(training, IdsdsFinetuning), RECIPES[self.dataset]
+        settings = list(dict.fromkeys((one.patches, one.baseline) for one in variants))
         looked_at = next((m for m in methods if isinstance(m, GradCam)), methods[0])
         several = tuned and training.architecture.name in (
             self.softmax_models or recipe.after_softmax
         )
-        for output in self.attribution_output[: None if several else 1]:
+        for output in dict.fromkeys(self.attribution_output if several else ("logit",)):
             drop: Output = output if self.drop_output == "as_explained" else "logit"
             for method in methods:
+                if output == "probability" and method.explains != "logit":
+                    continue  # it has no other arm
                 protocols: list[Metric] = [
                     deletion_protocol(training, patches, baseline, drop_output=drop)
                     for patches, baseline in settings
                 ]
-                if tuned is None and training.architecture.name in recipe.models:
+                if not tuned and training.architecture.name in recipe.models:
                     protocols.append(Ids())
                     protocols += [Ids(updated=True)] if method.single_pass else []
-                if output == self.attribution_output[0] and method == looked_at:
+                if output == "logit" and method == looked_at:
                     protocols += [
                         NetworkResponse(patches=patches, baseline=baseline)
                         for patches, baseline in settings
@@ -242,6 +222,19 @@ class IdsdsModels(IdsdsSweep):
         """The fine-tuned network beside what it was."""
         for first, second in zip(filter(asked, before), filter(asked, after), strict=True):
             yield NetworkComparison(first=first, second=second)
+
+    def yardstick(self, looked_at: Mapping[str, ProtocolEvaluation]) -> Iterator[NetworkComparison]:
+        """Two unrelated networks: the paper's, or else the first two that were asked alike.
+
+        B-cos networks have deletions of their own.
+        """
+        pairs = [RECIPES[self.dataset].yardstick, *combinations(looked_at, 2)]
+        for pair in pairs:
+            if all(name in looked_at for name in pair):
+                first, second = (looked_at[name] for name in pair)
+                if asked(first) == asked(second):
+                    yield NetworkComparison(first=first, second=second)
+                    return
 
     def notes(self) -> list[str]:
         return [f"every method is judged on {self.judged or 'all'} validation images"]

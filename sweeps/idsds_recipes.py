@@ -13,7 +13,7 @@ from trainables.models.network import Network
 SAMPLE_TRAININGS: dict[str, tuple[int, float]] = {
     "small_bcos_resnet": (9, 3e-3),
     "small_fixup_resnet": (12, 2e-3),
-    "small_vit": (12, 1e-3),
+    "small_vit": (12, 3e-4),
     "small_xresnet": (16, 2e-3),
 }
 """Epochs and rate of networks that learn the sample otherwise than small_resnet."""
@@ -39,6 +39,12 @@ class Recipe:
     """Networks of the comparison of designs."""
     after_softmax: tuple[str, ...]
     """Of these, the networks whose methods explain probabilities as well."""
+    yardstick: tuple[str, str]
+    """Of these, the two unrelated networks that show what a large difference is."""
+    stability: tuple[str, ...]
+    """Of these, the networks that are fine-tuned with other grids, baselines and seeds, too."""
+    stability_seeds: int
+    """With how many seeds."""
     methods: tuple[str, ...]
     """Methods of that comparison."""
     design_images: int = 0
@@ -68,6 +74,9 @@ IMAGENET = (
             *("xvgg16", "vit_base_patch16", "bcos_resnet50", "bagnet33"),
         ),
         after_softmax=("resnet50", "vgg16"),  # those of the paper's code
+        yardstick=("resnet50", "vgg16"),
+        stability=("resnet50",),
+        stability_seeds=5,
         methods=(AS_RUN,),
         images=0,
         grids=500,  # How to Probe
@@ -90,6 +99,9 @@ SAMPLE = Recipe(  # ours: what two cores do in minutes
         *("small_xresnet", "small_vgg", "small_vit", "small_bcos_resnet", "small_bagnet"),
     ),
     after_softmax=("small_resnet", "small_vgg"),
+    yardstick=("small_resnet", "small_vgg"),
+    stability=("small_resnet",),
+    stability_seeds=2,
     methods=(AS_RUN,),
     design_images=64,
     left_out=("rise", "smooth_grad_integrated_gradients"),

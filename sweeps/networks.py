@@ -30,14 +30,18 @@ def named_network(flag: str, name: str, kinds: Mapping[str, Network]) -> Network
 
 
 def starting_files(
-    weights: Iterable[str], kinds: Mapping[str, Network], asked: Collection[Network]
+    weights: Iterable[str],
+    kinds: Mapping[str, Network],
+    asked: Collection[Network],
+    flag: str = "--weights",
 ) -> dict[Network, PretrainedWeights]:
-    """The files of --weights by their networks.
+    """The files of a flag, --weights or another, by their networks.
 
     Args:
         weights: MODEL=FILE each.
         kinds: the dataset's own networks by their kinds.
         asked: the networks of the sweep.
+        flag: that names them.
 
     Raises:
         ValueError: not MODEL=FILE, an unknown model, one that the sweep has not, or one that has a
@@ -48,15 +52,15 @@ def starting_files(
     for text in weights:
         name, _, file = text.partition("=")
         if not (name and file):
-            raise ValueError(f"--weights {text}: expected MODEL=FILE, as in bcos=weights.pth")
-        network = named_network("--weights", name, kinds)
+            raise ValueError(f"{flag} {text}: expected MODEL=FILE, as in bcos=weights.pth")
+        network = named_network(flag, name, kinds)
         if network not in asked:
             known = ", ".join(other.name for other in asked)
-            raise ValueError(f"--weights {network.name}: not a network of this sweep ({known})")
+            raise ValueError(f"{flag} {network.name}: not a network of this sweep ({known})")
         if network in found:
-            raise ValueError(f"--weights {text}: {network.name} has a file already")
+            raise ValueError(f"{flag} {text}: {network.name} has a file already")
         try:
             found[network] = pretrained_of(file)
         except FileNotFoundError as error:
-            raise FileNotFoundError(f"--weights {name}: {error}") from None
+            raise FileNotFoundError(f"{flag} {name}: {error}") from None
     return found

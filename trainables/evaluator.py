@@ -15,7 +15,7 @@ from trainables.attribution.attribution import Attribution
 from trainables.batch import Batch
 from trainables.metrics.metric import Metric
 from trainables.models.network import Model, evaluating
-from trainables.passes import Passes
+from trainables.passes import Feature, Passes
 
 ROWS = pa.schema(
     [
@@ -72,9 +72,10 @@ class Evaluator:
         if not len(batch.targets):  # nothing to explain
             return scored
         with evaluating(self.model.module), Passes(self.model, batch) as passes:
-            for method in self.protocols:
+            for method, protocols in self.protocols.items():
                 try:
                     passes.expect(method.needs(self.model))
+                    passes.expect(Feature(layer=k) for p in protocols for k in p.layers)
                 except Exception as error:  # a plug-in's error is its own: the trace is kept
                     scored.fail(method, error, traceback.format_exc())
             for method, protocols in self.protocols.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -22,18 +23,15 @@ from trainables.classifier_training import ClassifierTraining, single_labels
 from trainables.losses.classification import classification_loss
 from trainables.metrics.metric import Undefined
 from trainables.metrics.single_deletion import (
-    Deletions,
     Idsds,
     Output,
     Sds,
     SingleDeletion,
-    corrupted_accuracy,
 )
 from trainables.models.bcos_network import BcosNetwork
 from trainables.models.network import Model, Network, evaluating
-from trainables.passes import Passes
 from trainables.result import Result
-from trainables.scoring import BATCH_SIZE, batches, score
+from trainables.scoring import BATCH_SIZE, score
 from trainables.training import (
     CROPPED,
     DELETED,
@@ -45,6 +43,23 @@ from trainables.training import (
     restore,
 )
 from trainables.trial import Trial
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What happens to each image of an epoch, drawn once: N is the split, not a batch.
+
+    Attributes:
+        epoch: which.
+        cells: cell that is deleted, (N,).
+        whole: whether the image stays whole all the same, (N,), bool.
+        crops: what is seen of each image.
+    """
+
+    epoch: int
+    cells: np.ndarray
+    whole: np.ndarray
+    crops: ResizedCrops | Windows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +105,8 @@ class IdsdsFinetuning(FromClassifier):
     """Whose weights are the result: the last, the best on images that are held out of training, or
     the best on the validation split, which the authors' code then reports."""
     held_out_share: float = 0.1
-    """Share of the training images that select where ``kept_epoch`` says so. Ours."""
+    """Share of the training images that select where ``kept_epoch`` says so. Ours. The classifier
+    that it starts from has seen them: they tell when fine-tuning harms, not how well it does."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -143,17 +159,11 @@ class IdsdsFinetuning(FromClassifier):
 
     @property
     def directions(self) -> dict[str, str]:
-        return self.start.directions | {"corrupted_accuracy": "max"}
-
-    @property
-    def deletions(self) -> Deletions:
-        """What the network was made to know."""
-        return Deletions(patches=self.patches, baseline=self.baseline_image)
+        return self.start.directions
 
     def cost(self, images: dict[str, int]) -> float:
-        """A step costs three forwards; after the last one each cell of each image is deleted."""
-        training = self.epochs * (3.0 * images["train"] + images["val"])
-        return training + self.patches * images["val"]
+        """A step costs three forwards."""
+        return self.epochs * (3.0 * images["train"] + images["val"])
 
     def check(self) -> None:
         """The grid fits the images."""
@@ -172,8 +182,9 @@ class IdsdsFinetuning(FromClassifier):
         return self.learning_rate * self.step_factor ** ((epoch - 1) // self.step_epochs)
 
     def keeps(self, history: list[dict[str, float]]) -> set[int]:
-        """The best epoch, by what selects, and the last."""
-        return {best_epoch(history, self.selected_by), len(history)}
+        """The last epoch, or the best by what selects; the other would never be read."""
+        last = self.kept_epoch == "last"
+        return {len(history) if last else best_epoch(history, self.selected_by)}
 
     def held_out(self, trial: Trial, images: int) -> np.ndarray:
         """A share drawn by seed, if it is to select the epoch."""
@@ -183,18 +194,18 @@ class IdsdsFinetuning(FromClassifier):
         return np.sort(order[: math.ceil(self.held_out_share * images)])
 
     def compute(self, trial: Trial) -> None:
-        images = trial.images("train")
-        single_labels(images)
-        validation = trial.images("val")
-        classes = single_labels(validation)
+        images, validation = trial.images("train"), trial.images("val")
+        for split in (images, validation):
+            single_labels(split)
         model = self.start.network.build(len(images.classes))
         model.module.to(trial.device)
         started = trial.summary_of(self.start)
         restore(trial, self.start, started, started["epoch"], model)
+        plan_of = lru_cache(maxsize=1)(partial(self.plan, trial, images))  # of a whole epoch
 
         def step(epoch: int, chosen: np.ndarray) -> Losses:
             model.module.train()
-            batch = self.deleted(trial, model, images, epoch, chosen)
+            batch = self.deleted(trial, model, images, plan_of(epoch), chosen)
             labels = torch.from_numpy(images.labels[chosen]).to(batch.images)
             loss = classification_loss(self.start.objective, model.module(batch.images), labels)
             loss.backward()
@@ -210,28 +221,26 @@ class IdsdsFinetuning(FromClassifier):
 
         state = self.fit(trial, model, step, evaluate)
         best = best_epoch(state.history, self.selected_by)
-        summary = {
-            "epoch": state.epoch if self.kept_epoch == "last" else best,
-            "weights": state.notes["weights"],
-        }
-        restore(trial, self, summary, summary["epoch"], model)
-        correct = self.correct_without_any_cell(model, validation, classes, trial.device)
-        trial.report(summary["epoch"], {"val/corrupted_accuracy": float(correct.mean())})
-        trial.finish(summary)
+        kept = state.epoch if self.kept_epoch == "last" else best
+        trial.finish({"epoch": kept, "weights": state.notes["weights"]})
+
+    def plan(self, trial: Trial, images: ImageSet, epoch: int) -> Plan:
+        """What happens to each image of an epoch."""
+        cells, whole = draw_deletions(trial, self.patches, epoch, len(images))
+        return Plan(epoch, cells, whole, self.crops(trial, epoch, images))
 
     def deleted(
-        self, trial: Trial, model: Model, images: ImageSet, epoch: int, chosen: np.ndarray
+        self, trial: Trial, model: Model, images: ImageSet, plan: Plan, chosen: np.ndarray
     ) -> Batch:
         """The chosen images of an epoch, encoded, some with one cell deleted; no explanations."""
-        cells, whole = draw_deletions(trial, self.patches, epoch, len(images))
         pixels = deleted_pixels(
-            cells[chosen], whole[chosen], self.patches, images.size_px, images.size_px
+            plan.cells[chosen], plan.whole[chosen], self.patches, images.size_px, images.size_px
         )
-        seen = self.crops(trial, epoch, images).of(images.images(chosen), chosen)
+        seen = plan.crops.of(images.images(chosen), chosen)
         encoded = model.encode(torch.from_numpy(seen).to(trial.device))
         nobody = torch.empty(0, dtype=torch.long, device=trial.device)
         # the epoch is part of the names, so that a random baseline is drawn anew in each
-        names = [f"{images.image_ids[index]} in epoch {epoch}" for index in chosen]
+        names = [f"{images.image_ids[index]} in epoch {plan.epoch}" for index in chosen]
         batch = Batch(images=encoded, image_ids=names, image_index=nobody, targets=nobody)
         mask = torch.from_numpy(pixels).to(trial.device).unsqueeze(1)
         return replace(batch, images=torch.where(mask, self.baseline_image.images(batch), encoded))
@@ -243,20 +252,6 @@ class IdsdsFinetuning(FromClassifier):
             return central_windows(len(images), size_px, size_px)
         draws = trial.generator(CROPPED, epoch).random((len(images), DRAWS))
         return random_resized_crops(draws, size_px, size_px, (self.crop_scale, 1.0))
-
-    def correct_without_any_cell(
-        self, model: Model, images: ImageSet, classes: np.ndarray, device: torch.device
-    ) -> np.ndarray:
-        """Whether each image is classified correctly whichever cell is deleted, (N,), bool."""
-        correct, start = [], 0
-        with evaluating(model.module):
-            for batch in batches(model, images, device, explained=False):
-                labels = torch.from_numpy(classes[start : start + len(batch.images)]).to(device)
-                with Passes(model, batch) as passes:
-                    right = corrupted_accuracy(passes.get(self.deletions), labels)
-                correct.append(right.cpu().numpy())
-                start += len(batch.images)
-        return np.concatenate(correct)
 
 
 def accuracy(model: Model, images: ImageSet, chosen: np.ndarray, device: torch.device) -> float:

@@ -123,11 +123,15 @@ class Tracking:
             self.entries[result.result_id] = entry
 
     def running(self, result_id: str, **tags: str) -> None:
-        """A trial has begun the result; counts the attempts."""
-        run_id = self.entries[result_id].run_id
+        """A trial has begun the result; counts the attempts.
+
+        The tag ``began`` is when, in ms as MLflow has them: its own start is that of the schedule.
+        """
+        run_id, began = self.entries[result_id].run_id, str(time.time_ns() // 1_000_000)
         attempt = int(self.client.get_run(run_id).data.tags.get("attempt", "0")) + 1
         self.client.update_run(run_id, status="RUNNING")
-        self._tag(run_id, {"attempt": str(attempt), "host": platform.node(), **tags})
+        own = {"attempt": str(attempt), "began": began, "host": platform.node()}
+        self._tag(run_id, own | tags)
 
     def log(self, result_id: str, step: int, metrics: Mapping[str, float]) -> None:
         """Log the metrics of a step; logging the same again changes nothing.

@@ -5,10 +5,12 @@ from __future__ import annotations
 from itertools import combinations
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
 import trainables.attribution  # noqa: F401  (registers the methods)
+from analysis.designs_tables import PUBLISHED_AGREEMENT, correlation
 from analysis.paper_tables import (
     AS_RUN,
     NAMES,
@@ -36,6 +38,17 @@ def test_numbers_have_the_rank_correlations_that_the_tables_have() -> None:
     for one, other in combinations(PROTOCOLS, 2):
         found = spearmanr(columns[one], columns[other]).statistic
         assert found == pytest.approx(expected[one, other], abs=5e-4)
+
+
+def test_correlations_that_stand_beside_ours_are_those_of_the_numbers() -> None:
+    """Of all 19 methods, by the same function as ours."""
+    table = pd.DataFrame.from_dict(PUBLISHED, orient="index", columns=list(PROTOCOLS))
+    for (one, other), stated in PUBLISHED_AGREEMENT.items():
+        found, methods = correlation(table, one, other)
+        assert methods == 19
+        assert round(found, 3) == stated
+    for one, stated in (("idsds", 0.674), ("sds", 0.644), ("ids", 0.378)):
+        assert round(correlation(table, one, "funny_birds")[0], 3) == stated
 
 
 def test_every_published_method_has_its_settings() -> None:

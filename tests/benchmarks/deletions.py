@@ -7,8 +7,9 @@ gradient, and for what the network itself says; the least is 1 + P an image. Wit
 another it is that for each of them.
 
 Fine-tuning, timed side by side in one process: a trial with everything that it does (draws,
-checkpoints, weights, validation, corrupted accuracy) over a loop of the same steps, validation and
-deletions written out in plain torch. Goal: 1.1, by CPU time.
+checkpoints, weights, validation) over a loop of the same steps and validation written out in plain
+torch, on whole images and on random resized crops. Goal: 1.1, by CPU time. And what an epoch's
+draws cost on a split of ImageNet's size, once an epoch.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -29,6 +31,8 @@ import trainables.metrics  # noqa: F401  (each registers its classes)
 from data_pipelines.digit_scenes import DigitScenes
 from data_pipelines.image_set import ImageSet
 from data_pipelines.patches import deleted_pixels
+from data_pipelines.resized_crops import DRAWS, random_resized_crops
+from trainables.attribution.after_softmax import AfterSoftmax
 from trainables.attribution.attribution import Attribution
 from trainables.attribution.cam import GradCam, LayerCam, XGradCam
 from trainables.attribution.gradient import InputXGradient, Saliency
@@ -42,6 +46,7 @@ from trainables.models.small_resnet import SmallResNet
 from trainables.trial import feed_key, run_locally
 
 CLASSES, SIZE_PX, PATCHES = 10, 64, 16
+IMAGENET_IMAGES = 1_281_167
 METHODS: tuple[Attribution, ...] = (
     *(InputXGradient(), InputXGradient(absolute=True), Saliency()),
     *(GradCam(), XGradCam(), LayerCam()),
@@ -67,7 +72,9 @@ def main() -> None:
     asked = flags.parse_args()
     torch.set_num_threads(1)
     count()
-    compare(asked.images, asked.repeats)
+    for augmentation in ("none", "crop"):
+        compare(asked.images, asked.repeats, augmentation)
+    draw()
 
 
 def noise(count: int, seed: int) -> ImageSet:
@@ -101,12 +108,18 @@ def count() -> None:
     alone = sum(Evaluator(model, {m: protocols})(batch).forwards for m in METHODS)
     print(f"image-forwards of {len(pixels)} images, P = {PATCHES}, {len(METHODS)} methods")
     print(LINE.format("", "forwards", "least", "ratio"))
-    for name, forwards in (("all methods of a network", together), ("one after another", alone)):
+    arms = {m: protocols for method in METHODS for m in (method, AfterSoftmax(of=method))}
+    both = Evaluator(model, arms)(batch).forwards
+    for name, forwards in (
+        ("all methods of a network", together),
+        ("and each after the softmax, too", both),
+        ("one after another", alone),
+    ):
         print(LINE.format(name, forwards, least, f"{forwards / least:.2f}"))
     print()
 
 
-def compare(images: int, repeats: int) -> None:
+def compare(images: int, repeats: int, augmentation: Literal["none", "crop"]) -> None:
     """CPU seconds of a fine-tuning trial over those of a bare loop, alternating."""
     start = ClassifierTraining(
         network=SmallResNet(),
@@ -117,7 +130,9 @@ def compare(images: int, repeats: int) -> None:
         batch_size=64,
         learning_rate=1e-3,
     )
-    tuned = IdsdsFinetuning(start=start, epochs=3, batch_size=64, learning_rate=1e-2)
+    tuned = IdsdsFinetuning(
+        start=start, epochs=3, batch_size=64, learning_rate=1e-2, augmentation=augmentation
+    )
     splits = {"train": noise(images, 1), "val": noise(images // 8, 2)}
     trials, loops = [], []
     for k in range(repeats + 1):
@@ -134,15 +149,24 @@ def compare(images: int, repeats: int) -> None:
     ratios = [trial / loop for trial, loop in zip(trials[1:], loops[1:], strict=True)]
     middle, goal = statistics.median(ratios), 1.1
     print(
-        f"fine-tuning, {images} + {images // 8} images of {SIZE_PX} px, {tuned.epochs} epochs: "
+        f"fine-tuning ({augmentation}), {images} + {images // 8} images, {tuned.epochs} epochs: "
         f"trial {statistics.median(trials[1:]):.2f} s, bare loop {statistics.median(loops[1:]):.2f}"
         f" s of CPU, ratio {middle:.2f} ({min(ratios):.2f} to {max(ratios):.2f}); goal {goal:.1f}: "
         f"{'met' if middle <= goal else 'NOT MET'}"
     )
 
 
+def draw() -> None:
+    """CPU seconds of an epoch's crops and cells for as many images as ImageNet trains on."""
+    random, began = np.random.default_rng(0), time.process_time()
+    random.integers(PATCHES, size=IMAGENET_IMAGES)
+    random_resized_crops(random.random((IMAGENET_IMAGES, DRAWS)), 224, 224)
+    seconds = time.process_time() - began
+    print(f"draws of an epoch of {IMAGENET_IMAGES:,} images: {seconds:.1f} s of CPU")
+
+
 def bare_loop(tuned: IdsdsFinetuning, splits: dict[str, ImageSet], seed: int) -> None:
-    """The same steps, validations and deletions, with nothing around them."""
+    """The same steps and validations, with nothing around them."""
     model, random = tuned.start.network.build(CLASSES), np.random.default_rng(seed)
     images, labels = splits["train"], splits["train"].labels.argmax(1)
     optimizer = torch.optim.SGD(
@@ -153,7 +177,11 @@ def bare_loop(tuned: IdsdsFinetuning, splits: dict[str, ImageSet], seed: int) ->
         model.module.train()
         for first in range(0, len(order), tuned.batch_size):
             chosen = order[first : first + tuned.batch_size]
-            x = model.encode(torch.from_numpy(images.images(chosen)))
+            pixels = images.images(chosen)
+            if tuned.augmentation == "crop":
+                crops = random_resized_crops(random.random((len(chosen), DRAWS)), SIZE_PX, SIZE_PX)
+                pixels = crops.of(pixels, np.arange(len(chosen)))
+            x = model.encode(torch.from_numpy(pixels))
             cells = random.integers(PATCHES, size=len(chosen))
             whole = random.integers(2, size=len(chosen)).astype(bool)
             gone = torch.from_numpy(deleted_pixels(cells, whole, PATCHES, SIZE_PX, SIZE_PX))
@@ -162,24 +190,16 @@ def bare_loop(tuned: IdsdsFinetuning, splits: dict[str, ImageSet], seed: int) ->
             target = torch.from_numpy(labels[chosen])
             functional.cross_entropy(model.module(x), target).backward()
             optimizer.step()
-        validate(model.module, model.encode, splits["val"], deletions=0)
-    validate(model.module, model.encode, splits["val"], deletions=PATCHES)
+        validate(model.module, model.encode, splits["val"])
 
 
 @torch.no_grad()
-def validate(module: torch.nn.Module, encode: object, images: ImageSet, deletions: int) -> None:
-    """Forwards of a split, of each cell deleted if that is asked for."""
+def validate(module: torch.nn.Module, encode: object, images: ImageSet) -> None:
+    """Forwards of a split."""
     module.eval()
-    side = SIZE_PX // 4
     for first in range(0, len(images), 64):
         chosen = np.arange(first, min(first + 64, len(images)))
-        x = encode(torch.from_numpy(images.images(chosen)))  # type: ignore[operator]
-        module(x)
-        for cell in range(deletions):
-            top, left = side * (cell // 4), side * (cell % 4)
-            copy = x.clone()
-            copy[:, :, top : top + side, left : left + side] = 0
-            module(copy)
+        module(encode(torch.from_numpy(images.images(chosen))))  # type: ignore[operator]
 
 
 if __name__ == "__main__":

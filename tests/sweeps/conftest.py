@@ -17,6 +17,7 @@ from mlflow import MlflowClient
 from data_pipelines.voc import Voc
 from sweeps.guidance_lambda import GuidanceLambda
 from sweeps.idsds_methods import IdsdsMethods
+from sweeps.idsds_models import IdsdsModels
 from tests.sweeps.launches import Ended, Home
 from tests.sweeps.stories import (
     Clustered,
@@ -33,6 +34,10 @@ from tests.sweeps.stories import (
     streamed,
     undisturbed,
 )
+from trainables.attribution.cam import GradCam
+from trainables.attribution.gradient import InputXGradient
+from trainables.baselines import Zero
+from trainables.models.user_network import network_of
 from trainables.result import Result
 from trainables.tracking import Tracking
 
@@ -78,6 +83,17 @@ def store(empty_store, tmp_path) -> str:
 def tracking(store, tmp_path) -> Tracking:
     """A writer for the experiment "sweep"."""
     return Tracking(store, "sweep", tmp_path / "artifacts")
+
+
+@pytest.fixture(scope="session")
+def designs() -> list[Result]:
+    """A classifier, two evaluations, it fine-tuned, two of that, and a comparison; all trials."""
+    sweep = IdsdsModels(attribution_output=("logit",), images=12)
+    classifier = sweep.classifier(network_of("small_vgg"), sweep.data(), 0, None)
+    tuned = sweep.finetuned(classifier, 16, Zero())
+    methods = (InputXGradient(), GradCam())
+    before, after = (list(sweep.evaluations(of, methods)) for of in (classifier, tuned))
+    return [classifier, *before, tuned, *after, *sweep.comparisons(before, after)]
 
 
 @pytest.fixture(scope="session")

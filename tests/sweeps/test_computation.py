@@ -234,6 +234,11 @@ def test_a_result_whose_weights_are_gone_is_computed_from_nothing(launch, grid, 
 
     launch(grid, play)
     assert seen == [True, False]
+    runs = client.client.search_runs([client.experiment_id], "tags.result_id != ''")
+    assert len(runs) == len(grid)
+    attempts = {run.data.tags["result_id"]: run.data.tags["attempt"] for run in runs}
+    assert attempts[guided.start.result_id] == "2"  # in the run that it had
+    assert set(states(client).values()) == {"FINISHED"}
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from trainables.idsds_finetuning import IdsdsFinetuning
 from trainables.metrics.incremental_deletion import Ids
 from trainables.metrics.metric import Metric
 from trainables.protocol_evaluation import ProtocolEvaluation
+from trainables.published_finetuning import PublishedFinetuning
 from trainables.result import Result
 from trainables.training import Training
 
@@ -54,6 +55,17 @@ def results(**flags) -> list[Result]:
 
 def evaluations(**flags) -> list[ProtocolEvaluation]:
     return [r for r in results(**flags) if isinstance(r, ProtocolEvaluation)]
+
+
+def test_a_published_fine_tuned_network_is_judged_as_it_is(tmp_path):
+    (tmp_path / "w.pth").write_bytes(b"read later")
+    file = (f"small_resnet={tmp_path / 'w.pth'}",)
+    found = evaluations(weights=file, finetuned_weights=file, methods=("grad_cam",), patches=4)
+    before, after = (evaluation.of for evaluation in found)
+    assert isinstance(after, PublishedFinetuning)
+    assert (after.start, after.patches) == (before, 4)
+    with pytest.raises(ValueError, match=r"--finetuned-weights .*--weights small_resnet="):
+        results(finetuned_weights=file)
 
 
 @pytest.mark.parametrize(

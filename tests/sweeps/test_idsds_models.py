@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+import torch
 
 from sweeps.idsds_models import IdsdsModels, asked
 from sweeps.idsds_recipes import IMAGENET, SAMPLE
@@ -14,18 +15,20 @@ from sweeps.launch import launch
 from trainables.attribution.after_softmax import AfterSoftmax
 from trainables.attribution.cam import GradCam
 from trainables.attribution.sets import choose
-from trainables.baselines import ColorAndInverse, Zero
+from trainables.baselines import Blur, ColorAndInverse, Zero
 from trainables.classifier_training import ClassifierTraining
 from trainables.idsds_finetuning import IdsdsFinetuning
 from trainables.models.network import Network
+from trainables.models.pretrained import pretrained_of
 from trainables.network_comparison import NetworkComparison
 from trainables.protocol_evaluation import ProtocolEvaluation
+from trainables.published_finetuning import PublishedFinetuning
 from trainables.result import Result
 
 
-def results(**flags) -> list[Result]:
+def results(*, stability: bool = False, **flags) -> list[Result]:
     """What the sweep asks for; no file is read."""
-    sweep = IdsdsModels(data_root="nowhere", **flags)
+    sweep = IdsdsModels(data_root="nowhere", stability=stability, **flags)
     return list(sweep.results(sweep.data()))
 
 
@@ -96,8 +99,42 @@ def test_bcos_networks_are_deleted_to_black_as_they_read_it():
     assert evaluation.tags["finetuned"] == "p16_zero"
 
 
+def test_the_papers_network_is_fine_tuned_in_other_ways_one_thing_at_a_time():
+    tuned = of(IdsdsFinetuning, found := results(stability=True, seeds=(3, 8)))
+    ways: dict[str, list[tuple[int, str, int]]] = {}
+    for one in tuned:
+        way = (one.patches, one.baseline_image.key, one.seed)
+        ways.setdefault(f"{one.start.network.name} {one.start.seed}", []).append(way)
+    zero = (16, "zero")
+    varied = [(4, "zero", 3), (64, "zero", 3), (16, "random", 3), (16, "blur", 3)]
+    assert ways["small_resnet 3"] == [(*zero, 3), *varied, (*zero, 4)]
+    assert ways["small_resnet 8"] == [(*zero, 8)]
+    assert ways["small_vgg 3"] == [(*zero, 3)]
+    for pair in of(NetworkComparison, found):
+        pair.check()
+
+
+def test_the_yardstick_is_the_papers_pair_or_the_first_two_that_were_asked_alike():
+    def unrelated(*models: str) -> list[tuple[str, str]]:
+        pairs = of(NetworkComparison, results(models=models))
+        names = [(pair.first.network.name, pair.second.network.name) for pair in pairs]
+        return [pair for pair, of_pair in zip(names, pairs, strict=True) if not of_pair.related]
+
+    assert unrelated(*SAMPLE.designs) == [("small_resnet", "small_vgg")]
+    three = ("small_bcos_resnet", "small_deep_resnet", "small_vgg")
+    assert unrelated(*three) == [("small_deep_resnet", "small_vgg")]
+    assert unrelated(*three[:2]) == []
+
+
+def test_what_explains_no_logit_has_no_second_arm():
+    found = results(methods=("rise", "rollout", "grad_cam"), softmax_models=("small_vit",))
+    arms = [e.attribution.of.name for e in of(ProtocolEvaluation, found)
+            if isinstance(e.attribution, AfterSoftmax)]  # fmt: skip
+    assert arms == ["grad_cam"]
+
+
 def test_several_grids_and_baselines_for_the_stability():
-    found = results(models=("small_resnet",), patches=(4, 16), baselines=("zero", "blur"))
+    found = results(models=("small_resnet",), patches=(4, 16, 4), baselines=("zero", "blur"))
     tuned = of(IdsdsFinetuning, found)
     assert {(t.patches, t.baseline_image.name) for t in tuned} == {
         (4, "zero"), (4, "blur"), (16, "zero"), (16, "blur"),
@@ -108,6 +145,16 @@ def test_several_grids_and_baselines_for_the_stability():
     assert len(pairs) == 4
     for pair in pairs:
         pair.check()
+
+
+def test_a_published_classifier_is_fine_tuned_with_every_seed(tmp_path):
+    model = Network.named("small_resnet").build(10)
+    torch.save(model.module.state_dict(), tmp_path / "small.pth")
+    weights = (f"small_resnet={tmp_path / 'small.pth'}",)
+    found = results(models=("small_resnet",), weights=weights, seeds=(0, 1, 2))
+    assert len({r.result_id for r in of(ClassifierTraining, found)}) == 1
+    assert [t.seed for t in of(IdsdsFinetuning, found)] == [0, 1, 2]
+    assert len({pair.result_id for pair in of(NetworkComparison, found) if pair.related}) == 3
 
 
 @pytest.mark.parametrize(("how", "expected"), [("logit", "logit"), ("as_explained", "probability")])
@@ -130,6 +177,38 @@ def test_the_papers_networks_on_imagenet():
     assert evaluation.attribution.of_set == "idsds_as_run"
 
 
+@pytest.fixture
+def file(tmp_path) -> str:
+    """What is in it is read later."""
+    (tmp_path / "w.pth").write_bytes(b"weights")
+    return f"small_resnet={tmp_path / 'w.pth'}"
+
+
+def test_published_fine_tuned_networks_are_judged_as_they_are(file):
+    names = ("small_resnet", "small_bcos_resnet")
+    found = results(
+        models=names, weights=(file,), finetuned_weights=(file,), patches=(4,), baselines=("blur",)
+    )
+    ready, tuned = of(IdsdsFinetuning, found)
+    assert isinstance(ready, PublishedFinetuning)
+    assert (ready.patches, ready.baseline_image, ready.epochs) == (4, Blur(), 1)
+    assert ready.start.pretrained == ready.pretrained == pretrained_of(file.partition("=")[2])
+    assert not isinstance(tuned, PublishedFinetuning)
+    judged = [e for e in of(ProtocolEvaluation, found) if e.of == ready]
+    assert {e.protocols[0].key for e in judged} == {"idsds_p4_blur"}
+    related = [pair for pair in of(NetworkComparison, found) if pair.related]
+    assert [pair.second.of for pair in related] == [ready, tuned]
+
+
+def test_published_fine_tuned_networks_need_their_originals_and_one_grid(file):
+    with pytest.raises(ValueError, match=r"--finetuned-weights small_resnet: .* --weights small_r"):
+        results(models=("small_resnet",), finetuned_weights=(file,))
+    both = {"models": ("small_resnet",), "weights": (file,), "finetuned_weights": (file,)}
+    for several in ({"patches": (4, 16)}, {"baselines": ("zero", "blur")}):
+        with pytest.raises(ValueError, match=r"--finetuned-weights small_resnet: .*one of --patch"):
+            results(**both, **several)
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -139,10 +218,12 @@ def test_the_papers_networks_on_imagenet():
         (["--methods", "nope"], ["'nope'", "grad_cam"]),
         (["--methods", "rollout", "--models", "small_resnet"], ["none of rollout", "small_resnet"]),
         (["--methods", "after_softmax"], ["after_softmax", "none by itself", "it needs of"]),
-        (["--baselines", "nope"], ["'nope'", "blur"]),
+        (["--attribution-output", "probability"], ["--attribution-output probability", "logit"]),
         (["--baselines"], ["--baselines", "at least one"]),
         (["--weights", "resnet50=x.pth"], ["resnet50", "not a network of this sweep"]),
         (["--weights", "small_resnet=gone.pth"], ["gone.pth", "no such file"]),
+        (["--finetuned-weights", "small_vgg=gone.pth"], ["--finetuned-weights", "no such file"]),
+        (["--finetuned-weights", "gone.pth"], ["--finetuned-weights gone.pth", "MODEL=FILE"]),
     ],
     ids=lambda value: " ".join(value) if value[:1] and value[0].startswith("--") else "",
 )

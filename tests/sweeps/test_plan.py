@@ -167,6 +167,35 @@ def test_a_dependency_whose_weights_are_not_the_recorded_ones_is_computed_again(
     assert list(made.missing) == ids([baseline, guided])
 
 
+@pytest.mark.parametrize("told", [False, True], ids=["no_summary", "run_is_not_finished"])
+def test_a_killed_fine_tuning_goes_on_before_it_is_judged(designs, plan, leave, tmp_path, told):
+    """Its weights are there; its summary, if the driver was killed before it took the end."""
+    classifier, *judged, tuned, first, second, compared = designs
+    leave(classifier, 1)
+    for evaluation in judged:
+        leave(evaluation)
+    leave(tuned, 2)
+    (tmp_path / tuned.result_id / "checkpoint.safetensors").touch()
+    if not told:
+        (tmp_path / tuned.result_id / "result.json").unlink()
+    made = plan(designs, [classifier, *judged])
+    assert made.stages == [[[tuned]], [[first, second]], [[compared]]]
+
+
+def test_a_fine_tuning_whose_weights_are_cut_short_is_computed_again_before_it_is_judged(
+    designs, plan, leave, tmp_path
+):
+    classifier, *judged, tuned, first, second, compared = designs
+    leave(classifier, 1)
+    for evaluation in judged:
+        leave(evaluation)
+    leave(tuned, 1, 2)
+    path = weights_path(tmp_path / tuned.result_id, 2)
+    path.write_bytes(path.read_bytes()[:-1])
+    made = plan(designs, [classifier, *judged, tuned])
+    assert made.stages == [[[tuned]], [[first, second]], [[compared]]]
+
+
 def test_missing_files_are_followed_down_to_the_first_dependency(
     grid, plan, control, baseline, judged_baseline, judged_control, leave
 ):

@@ -105,6 +105,7 @@ def test_a_result_goes_from_scheduled_over_running_to_finished(launch, grid, gui
     run = tracking.client.get_run(tracking.entries[guided.result_id].run_id)
     assert run.info.status == "FINISHED"
     assert run.data.metrics["seconds"] == 12.5
+    assert run.info.start_time <= int(run.data.tags["began"]) <= run.info.end_time
     assert (run.data.tags["pid"], run.data.tags["device"]) == ("7", "cpu")
     assert [f.path for f in tracking.client.list_artifacts(run.info.run_id)] == ["rows.parquet"]
 

@@ -18,6 +18,7 @@ import trainables.probe_evaluation
 import trainables.probe_grids
 import trainables.probe_training
 import trainables.published_classifier
+import trainables.published_finetuning
 import trainables.ssl_training  # noqa: F401
 from data_pipelines.configuration import Configuration, annotated_fields, default_of
 from data_pipelines.dataset import Dataset

@@ -31,7 +31,7 @@ from trainables.passes import Passes
 from trainables.protocol_evaluation import ProtocolEvaluation
 from trainables.result import Result
 from trainables.scorer import Scorer
-from trainables.training import restore
+from trainables.training import restore, weights_path
 from trainables.trial import Trial, run_bundle
 
 CURVE = Deletion(points=4, reference_class="predicted")
@@ -188,6 +188,41 @@ def test_a_killed_evaluation_repeats_no_finished_part(bench, tmp_path, monkeypat
         bench.rows(EVALUATION), undisturbed.rows(EVALUATION), check_exact=True
     )
     assert metrics_of(bench) == metrics_of(undisturbed)
+
+
+def test_a_training_that_left_no_summary_is_not_judged(bench):
+    """A killed one has left a checkpoint, and weights of its last epochs."""
+    (bench.folder(BASELINE) / "result.json").unlink()
+    assert bench.kept_epochs(BASELINE)
+    assert (bench.folder(BASELINE) / "checkpoint.safetensors").exists()
+    bench.run_bundle(EVALUATION)
+    assert f"{BASELINE.label} has left no result; launch the sweep again" in bench.reason(
+        EVALUATION
+    )
+    assert not parts_folder(bench.storage, EVALUATION.bundle).exists()
+
+
+@pytest.mark.parametrize("content", [slice(-1), slice(0)], ids=["cut_short", "empty"])
+def test_weights_that_are_not_the_recorded_ones_are_not_judged(bench, content):
+    epoch = bench.summary(BASELINE)["epoch"]
+    path = weights_path(bench.folder(BASELINE), epoch)
+    path.write_bytes(path.read_bytes()[content])
+    assert not bench.run(EVALUATION)
+    assert f"{path}: sha256 differs from the recorded" in bench.reason(EVALUATION)
+    assert not parts_folder(bench.storage, EVALUATION.bundle).exists()
+    assert not (bench.folder(EVALUATION) / "result.json").exists()
+
+
+def test_weights_of_an_unfinished_epoch_are_not_judged_though_a_summary_is_there(bench):
+    """What trains anew overwrites files; the summary of before names others."""
+    kept = bench.kept_epochs(BASELINE)
+    assert len(kept) == 2
+    epoch = bench.summary(BASELINE)["epoch"]
+    (other,) = set(kept) - {epoch}
+    folder = bench.folder(BASELINE)
+    weights_path(folder, epoch).write_bytes(weights_path(folder, other).read_bytes())
+    assert not bench.run(EVALUATION)
+    assert "sha256 differs from the recorded" in bench.reason(EVALUATION)
 
 
 class TestChoice:

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from trainables.attribution.attribution import Attribution
+from trainables.attribution.attribution import Attribution, Explained
 from trainables.models.network import Model
 from trainables.passes import Need, Passes
 
@@ -50,7 +50,17 @@ class AfterSoftmax(Attribution):
         """What the method needs; its features serve both arms."""
         return self.of.needs(model)
 
+    @property
+    def explains(self) -> Explained:
+        return "probability"
+
     def suit(self, model: Model) -> None:
+        """Refuse also what does not explain logits: a second softmax would be another method."""
+        if self.of.explains != "logit":
+            raise ValueError(
+                f"{self.of.key} explains the {self.of.explains}: after_softmax is for methods that "
+                "explain logits"
+            )
         self.of.suit(model)
 
     def attribute(self, passes: Passes) -> Tensor:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from trainables.attribution.attribution import Attribution
+from trainables.attribution.attribution import Attribution, Explained
 from trainables.models.network import Model, Tokens
 from trainables.passes import Feature, Need, Passes
 
@@ -76,6 +76,10 @@ class RawAttention(AttentionMap):
     name: ClassVar[str] = "raw_attention"
     single_pass: ClassVar[bool] = True
 
+    @property
+    def explains(self) -> Explained:
+        return "image"
+
     def needs(self, model: Model) -> tuple[Need, ...]:
         """The last block's attention."""
         return (Feature(layer=tokens_of(model).attentions[-1]),)
@@ -122,6 +126,10 @@ class Rollout(FromBlock):
 
     name: ClassVar[str] = "rollout"
     single_pass: ClassVar[bool] = True
+
+    @property
+    def explains(self) -> Explained:
+        return "image"
 
     def needs(self, model: Model) -> tuple[Need, ...]:
         """The attentions that count."""

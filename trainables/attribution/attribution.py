@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass, field
 from functools import cache
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -13,6 +13,8 @@ from torch import Tensor
 from data_pipelines.configuration import Configuration
 from trainables.models.network import Model, Network
 from trainables.passes import Interpolation, Need, Passes, upsample
+
+Explained = Literal["logit", "probability", "image"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +38,11 @@ class Attribution(Configuration, family=True):
     of_set: str = ""
     """Named set that the method belongs to (`trainables/attribution/sets.py`); part of every key,
     so that published numbers are compared with maps made exactly as published."""
+
+    @property
+    def explains(self) -> Explained:
+        """What the maps are about: a class's logit, its probability, or no class at all."""
+        return "logit"
 
     def check(self, network: Network) -> None:
         """Refuse a network that the method does not suit; nothing is computed for it.
@@ -100,21 +107,25 @@ class Attribution(Configuration, family=True):
 @cache
 def check(method: Attribution, network: Network) -> None:
     """`Attribution.check`, once a process: sweeps ask it of every result."""
-    with torch.device("meta"):  # shapes alone
-        model = network.build(2)
-        images = model.encode(torch.zeros(2, 3, network.check_px, network.check_px))
+    model = without_weights(network)
     method.suit(model)
     layers = dict.fromkeys(need.layer for need in method.needs(model))
     others = [layer for layer in layers if layer not in model.depths]
     if not others:
         return
     shapes: dict[str, torch.Size] = {}
-    for layer in others:
+    hooks = [
         model.module.get_submodule(model.path_of(layer)).register_forward_hook(
             lambda _module, _inputs, out, layer=layer: shapes.update({layer: out.shape})
         )
-    with torch.no_grad(), torch.device("meta"):
-        model.module(images)
+        for layer in others
+    ]
+    try:
+        with torch.no_grad(), torch.device("meta"):
+            model.module(model.encode(torch.zeros(2, 3, network.check_px, network.check_px)))
+    finally:
+        for hook in hooks:
+            hook.remove()
     for layer in others:
         dimensions = len(shapes.get(layer, ()))
         if dimensions != 4 and not (dimensions == 3 and model.tokens):
@@ -122,3 +133,10 @@ def check(method: Attribution, network: Network) -> None:
                 f"layer {layer!r} gives no maps (its output is "
                 f"{tuple(shapes.get(layer, ())) or 'not used'}); expected (B, D, h, w)"
             )
+
+
+@cache
+def without_weights(network: Network) -> Model:
+    """The network with two classes as shapes alone, for all methods that are checked."""
+    with torch.device("meta"):
+        return network.build(2)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trainables.attribution.attribution import Attribution
+from trainables.attribution.attribution import Attribution, Explained
 from trainables.models.network import Model
 from trainables.noise import generator
 from trainables.passes import Need, Passes
@@ -26,6 +26,10 @@ class BaselineMap(Attribution):
 
     reference_line: ClassVar[bool] = True
     """Drawn as a line in rankings, not ranked."""
+
+    @property
+    def explains(self) -> Explained:
+        return "image"
 
     def needs(self, model: Model) -> tuple[Need, ...]:
         """Nothing."""

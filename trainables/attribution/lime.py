@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from trainables.attribution.answers import Answers, Score
-from trainables.attribution.attribution import Attribution
+from trainables.attribution.attribution import Attribution, Explained
 from trainables.attribution.segmentation import Quickshift, Segmentation
 from trainables.baselines import Baseline
 from trainables.models.network import Model
@@ -116,6 +116,10 @@ class Lime(Attribution):
     networks trained with cross entropy, and by itself (sigmoid) for those with binary cross
     entropy, which is the default for probes; or the logit."""
     seed: int = 0
+
+    @property
+    def explains(self) -> Explained:
+        return "logit" if self.score == "logit" else "probability"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from trainables.attribution.answers import Answers, Score
-from trainables.attribution.attribution import Attribution
+from trainables.attribution.attribution import Attribution, Explained
 from trainables.baselines import Baseline, Zero
 from trainables.models.network import Model
 from trainables.passes import Need, Passes, Slab
@@ -67,6 +67,10 @@ class Occlusion(Attribution):
     score: Score = "probability"
     """What the model says of the target: its probability, after a softmax as published; or by
     itself (sigmoid); or the logit."""
+
+    @property
+    def explains(self) -> Explained:
+        return "logit" if self.score == "logit" else "probability"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from trainables.attribution.answers import Answers, Score
-from trainables.attribution.attribution import Attribution
+from trainables.attribution.attribution import Attribution, Explained
 from trainables.baselines import Baseline, Zero
 from trainables.models.network import Model
 from trainables.noise import generator
@@ -125,6 +125,10 @@ class Rise(Attribution):
     itself (sigmoid), for networks with one answer a class; or the logit."""
     seed: int = 0
     """Of the masks."""
+
+    @property
+    def explains(self) -> Explained:
+        return "logit" if self.score == "logit" else "probability"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from trainables.attribution.answers import Answers, Score
+from trainables.attribution.attribution import Explained
 from trainables.attribution.cam import Cam
 from trainables.baselines import Baseline, Zero
 from trainables.models.network import Model
@@ -42,6 +43,10 @@ class ScoreCam(Cam):
     channels: int | None = None
     """How many channels are tried, those that vary most (Faster-ScoreCAM, in tf-keras-vis); None:
     all, as published."""
+
+    @property
+    def explains(self) -> Explained:
+        return "logit" if self.score == "logit" else "probability"
 
     def __post_init__(self) -> None:
         """Check the range."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trainables.attribution.attribution import Attribution
+from trainables.attribution.attribution import Attribution, Explained
 from trainables.models.network import Model
 from trainables.noise import normal
 from trainables.passes import Feature, Need, Passes, upsample
@@ -41,6 +41,10 @@ class ViTCX(Attribution):
     std: float = 0.1
     """Deviation of the noise, in the encoded space."""
     seed: int = 0
+
+    @property
+    def explains(self) -> Explained:
+        return "probability"
 
     def suit(self, model: Model) -> None:
         """Refuse what is no transformer."""

@@ -67,6 +67,11 @@ class Metric(Configuration, ABC, family=True):
         """The worst possible score."""
         return self.range[0] if self.higher_is_better else self.range[1]
 
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Layers whose outputs it reads; they are announced before the forward."""
+        return ()
+
     def __call__(self, passes: Passes, maps: Tensor, explain: Explain | None = None) -> Tensor:
         """Scores, (N,), float, NaN where undefined.
 

@@ -28,7 +28,7 @@ class Responses:
         probability: softmax probability of the class, (N,).
         correct: whether the whole image is classified correctly, (N,), bool.
         channels: largest value of each of C channels, (N, C).
-        maps: means of the map over a grid of S cells, scaled to [0, 1], (N, S).
+        maps: means of the map, scaled to [0, 1], over a grid of S cells, (N, S).
     """
 
     probability: np.ndarray
@@ -48,13 +48,15 @@ class NetworkResponse(Metric):
 
     Source: IDSDS (Hesse et al., 2024), section 4.1 and table 3: the worst of the deletions; how
         alike a network and its fine-tuned self are. Its code has none of it.
-    Departs: neither says at which resolution the maps are compared; on a grid here.
+    Departs: neither says at which resolution the maps are compared; here they are scaled to [0, 1]
+        at image size and compared on a grid.
 
     Raises:
         ValueError: a count is not positive.
     """
 
     name: ClassVar[str] = "network_response"
+    revision: ClassVar[int] = 2
     higher_is_better: ClassVar[bool] = True
     range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     requires: ClassVar[tuple[Annotation, ...]] = ("labels",)
@@ -82,6 +84,10 @@ class NetworkResponse(Metric):
                 f"{self.channel_seed}: expected at least 1, 1 and 0"
             )
 
+    @property
+    def layers(self) -> tuple[str, ...]:
+        return (self.layer,)
+
     def score(self, passes: Passes, maps: Tensor, explain: Explain | None) -> Tensor:
         """1 where every deletion leaves the image classified correctly, else 0."""
         batch = passes.batch
@@ -99,7 +105,7 @@ class NetworkResponse(Metric):
         output = passes.as_maps(passes.output(self.layer))
         chosen = self.chosen(output.shape[1]).to(output.device)
         strongest = output[:, chosen].amax((2, 3))
-        cells = min_max(cell_means(maps, self.grid).flatten(1))
+        cells = cell_means(min_max(maps), self.grid).flatten(1)
         parts = (probability, correct, strongest, cells)
         return self.score(passes, maps, explain), torch.cat([p.to(maps.dtype) for p in parts], 1)
 
@@ -114,8 +120,8 @@ class NetworkResponse(Metric):
         return Responses(traces[:, 0], traces[:, 1] > 0.5, channels, maps)
 
 
-def min_max(rows: Tensor) -> Tensor:
-    """Rows (N, S) scaled to [0, 1]; a constant one becomes zero."""
-    above = rows - rows.amin(1, keepdim=True)
-    largest = above.amax(1, keepdim=True)
+def min_max(maps: Tensor) -> Tensor:
+    """Maps (N, H, W) scaled to [0, 1]; a constant one becomes zero."""
+    above = maps - maps.amin((1, 2), keepdim=True)
+    largest = above.amax((1, 2), keepdim=True)
     return torch.where(largest > 0, above / largest, 0.0)

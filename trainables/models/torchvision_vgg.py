@@ -1,4 +1,4 @@
-"""VGGs by name: torchvision's, one without any bias, and a small one."""
+"""VGGs by name: torchvision's, one without any bias, and small ones."""
 
 from __future__ import annotations
 
@@ -132,28 +132,42 @@ class CompactVgg(nn.Module):
         pooled: side to which the last maps are pooled, each channel by itself.
         hidden: width of the first linear layer.
         classes: logits.
+        norm: whether batch norms follow the convolutions.
+        bias: whether convolutions and linear layers have one.
     """
 
     def __init__(
-        self, stages: Sequence[Sequence[int]], *, pooled: int, hidden: int, classes: int
+        self,
+        stages: Sequence[Sequence[int]],
+        *,
+        pooled: int,
+        hidden: int,
+        classes: int,
+        norm: bool = False,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         parts: list[nn.Module] = []
         channels = 3
         for stage in stages:
             for width in stage:
-                parts += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
+                parts.append(nn.Conv2d(channels, width, 3, padding=1, bias=bias))
+                parts += [nn.BatchNorm2d(width)] if norm else []
+                parts.append(nn.ReLU())
                 channels = width
             parts.append(nn.MaxPool2d(2))
         self.features, self.avgpool = nn.Sequential(*parts), nn.AdaptiveAvgPool2d(pooled)
         features = channels * pooled**2
         self.classifier = nn.Sequential(
-            nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, classes)
+            nn.Linear(features, hidden, bias=bias),
+            nn.ReLU(),
+            nn.Linear(hidden, classes, bias=bias),
         )
         for part in self.features:
-            if isinstance(part, nn.Conv2d) and part.bias is not None:  # as torchvision's
+            if isinstance(part, nn.Conv2d):  # as torchvision's
                 nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
-                nn.init.zeros_(part.bias)
+                if part.bias is not None:
+                    nn.init.zeros_(part.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (B, 3, H, W) to logits (B, K)."""
@@ -173,6 +187,8 @@ class SmallVgg(Network):
     probed_at: ClassVar[str] = "features"
     head_at: ClassVar[str] = "avgpool"
     bypassed: ClassVar[tuple[str, ...]] = ("classifier",)
+    norm: ClassVar[bool] = False
+    bias: ClassVar[bool] = True
 
     width: int = 16
     """Channels of the first stage; the others have 2 and 4 times as many."""
@@ -181,4 +197,26 @@ class SmallVgg(Network):
         """About 127,000 parameters at width 16 and 10 classes."""
         width = self.width
         stages = [[width], [2 * width], [4 * width, 4 * width]]
-        return CompactVgg(stages, pooled=4, hidden=4 * width, classes=classes)
+        return CompactVgg(
+            stages, pooled=4, hidden=4 * width, classes=classes, norm=self.norm, bias=self.bias
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmallVggBn(SmallVgg):
+    """The same with batch norm."""
+
+    name: ClassVar[str] = "small_vgg_bn"
+    depths: ClassVar[Mapping[str, str]] = {
+        "input": "", "mid1": "features.3", "mid2": "features.7", "mid3": "features.10",
+        "final": "features",
+    }  # fmt: skip
+    norm: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmallXVgg(SmallVgg):
+    """The same without any bias: f(a x) = a f(x) for a > 0."""
+
+    name: ClassVar[str] = "small_xvgg"
+    bias: ClassVar[bool] = False

@@ -19,6 +19,9 @@ WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")
 PREFIXES = ("module.", "model.", "_orig_mod.", "0.")
 """What DataParallel, wrapping modules, torch.compile and a sequence of the network and its last
 layer (Model Guidance's B-cos networks) put before every name."""
+INNER = "linear"
+"""What B-cos layers hold. In IDSDS's fine-tuned networks they are convolutions themselves, and
+``conv1.weight`` stands for ``conv1.linear.weight``."""
 BESIDE_WEIGHTS = (
     "argparse.Namespace",
     "mmengine.logging.history_buffer.HistoryBuffer",
@@ -86,10 +89,10 @@ def fitting_weights(
 
     Nothing in the file is executed: torch files are read with ``weights_only``, and there is no
     other way; what is known to stand beside weights is left unread. The weights may lie under
-    ``state_dict`` or the like, and all their names may begin with ``module.`` or the like. Counts
-    of batches (of batch norms) may be missing, as in files of before 2018. The head's layers stay
-    new unless the file has all of them in the module's shapes; the file's own head is left aside
-    then.
+    ``state_dict`` or the like; all their names may begin with ``module.`` or the like, and those of
+    B-cos layers may be without ``linear``. Counts of batches (of batch norms) may be missing, as in
+    files of before 2018. The head's layers stay new unless the file has all of them in the module's
+    shapes; the file's own head is left aside then.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -101,6 +104,7 @@ def fitting_weights(
         raise FileNotFoundError(f"{path}: no such checkpoint file")
     expected = module.state_dict()
     found = without_prefixes(weights_among(read(path), path), expected)
+    found = with_inner(found, expected)
     new = sorted({layer_of(key) for key in head})
     if shapes_in(new, found) == shapes_in(new, expected):
         new = []
@@ -227,3 +231,14 @@ def without_prefixes(found: Mapping[str, Tensor], expected: Mapping[str, Any]) -
             return {f"{added}{key}": tensor for key, tensor in named.items()}
         named = {key.removeprefix(prefix): tensor for key, tensor in named.items()}
     return named
+
+
+def with_inner(found: Mapping[str, Tensor], expected: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The weights by the network's names, where the file leaves out what its layers hold."""
+    inner = {key: f"{layer_of(key)}.{INNER}.{key.rpartition('.')[2]}" for key in found}
+    left_out = {
+        key
+        for key, longer in inner.items()
+        if key not in expected and longer in expected and longer not in found
+    }
+    return {inner[key] if key in left_out else key: tensor for key, tensor in found.items()}

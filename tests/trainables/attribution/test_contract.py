@@ -29,7 +29,7 @@ from tests.trainables.networks import (
     tiny_windows,
 )
 from trainables.attribution.after_softmax import AfterSoftmax
-from trainables.attribution.attribution import Attribution
+from trainables.attribution.attribution import Attribution, without_weights
 from trainables.attribution.cam import GradCam
 from trainables.attribution.from_files import FromFiles
 from trainables.attribution.gradient import InputXGradient
@@ -308,6 +308,19 @@ class TestBaseClass:
     def test_an_unknown_method_is_refused_and_the_known_are_listed(self):
         with pytest.raises(ValueError, match=r"unknown attribution 'cam'; known: .*grad_cam"):
             Attribution.named("cam")
+
+    def test_methods_are_checked_on_one_build_of_a_network_which_stays_as_it_is(self, monkeypatch):
+        built, build = [], SmallResNet.build
+        monkeypatch.setattr(
+            SmallResNet, "build", lambda self, k: (built.append(self), build(self, k))[1]
+        )
+        network = SmallResNet(width=3)
+        for method in (InputXGradient(), GradCam(), GradCam(layer="layer3.0.conv1")):
+            method.check(network)
+        with pytest.raises(ValueError, match=r"'fc' gives no maps \(its output is \(2, 2\)\)"):
+            InputXGradient(layer="fc").check(network)
+        assert built == [network]
+        assert hooks_of(without_weights(network).module) == 0
 
 
 ONE_FILE = '''"""A method that is a whole plug-in."""

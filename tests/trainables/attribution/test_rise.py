@@ -78,6 +78,7 @@ def test_maps_are_those_of_the_authors(monkeypatch, method):
     given = torch.from_numpy(arrays[f"baseline.{method}"])
     monkeypatch.setattr(Uniform, "images", lambda _, batch: given.expand_as(batch.images))
     ours = Rise(masks=40, baseline=Zero() if method == "RISE" else Uniform())
+    assert ours.probability == arrays["p1"]
     images, targets = (torch.from_numpy(arrays[name]) for name in ("images", "targets"))
     with evaluating(tiny_vgg().module), Passes(tiny_vgg(), Batch.single(images, targets)) as passes:
         maps = ours(passes)

@@ -13,7 +13,11 @@ from torch import Tensor, nn
 
 from tests.trainables.attribution.idsds_golden import NETWORKS, arrays, network
 from tests.trainables.networks import CLASSES, hooks_of, pictures, tiny_model
-from trainables.attribution.gradient import InputXGradient
+from trainables.attribution.attribution import Attribution
+from trainables.attribution.cam import GradCam, LayerCam, XGradCam
+from trainables.attribution.cam_pp import GradCamPP
+from trainables.attribution.gradient import InputXGradient, Saliency, SignedGradient
+from trainables.attribution.integrated_gradients import IntegratedGradients
 from trainables.baselines import Baseline, Blur, Random, Zero
 from trainables.batch import Batch
 from trainables.metrics.single_deletion import (
@@ -32,6 +36,18 @@ BASELINES = [Zero(), Random(seed=3), Blur(size_px=5, sigma=2.0)]
 SIDES = {4: 2, 16: 4, 64: 8}
 CAMS = ("Grad-CAM", "Grad-CAMpp", "XG-CAM", "Layer-CAM")
 OTHERS = ("IxG", "Gradient", "IG", "IG-U")
+AS_RUN: dict[str, Attribution] = {
+    "IxG": InputXGradient(),
+    "IxG_abs": InputXGradient(absolute=True),
+    "Gradient": SignedGradient(),
+    "Gradient_abs": Saliency(channels="sum"),
+    "IG": IntegratedGradients(),
+    "IG_abs": IntegratedGradients(absolute=True),
+    "Grad-CAM": GradCam(normalize=True),
+    "Grad-CAMpp": GradCamPP(weights="torchcam", normalize=True),
+    "XG-CAM": XGradCam(normalize=True),
+    "Layer-CAM": LayerCam(normalize=True),
+}
 
 
 def batch_of(images: Tensor, index: list[int], targets: list[int]) -> Batch:
@@ -126,6 +142,7 @@ class TestGolden:
         model = network(name)
         with evaluating(model.module), Passes(model, batch) as passes:
             deleted = passes.get(metric.deletions)
+            torch.testing.assert_close(passes.logits, golden["logits"], rtol=0, atol=1e-5)
             drops = target_drops(passes.logits, deleted, batch.image_index, batch.targets)
             torch.testing.assert_close(drops, golden[f"sd.G{side}.drops"], rtol=0, atol=1e-5)
             for method in (*OTHERS, *(f"{m}_abs" for m in OTHERS), *CAMS):
@@ -156,6 +173,8 @@ class TestGolden:
         maps = golden["map.IxG"].squeeze(1)
         found = score(Sds(baseline=Blur()), batch, maps, network(name))
         torch.testing.assert_close(found, golden["sd.G4.blur.rho.IxG"], rtol=0, atol=1e-9)
+        mean = Sds(baseline=Blur()).reduce(found.numpy())
+        assert mean == pytest.approx(float(golden["sd.G4.blur.score.IxG"]), abs=1e-9)
 
     @pytest.mark.parametrize("name", NETWORKS)
     def test_drops_of_the_probability_are_theirs(self, name: str) -> None:
@@ -175,6 +194,22 @@ class TestGolden:
                 expected = golden[f"post.sd.G4.rho.{method}"]
                 torch.testing.assert_close(found, expected, rtol=0, atol=1e-9, equal_nan=True)
                 assert torch.equal(~found.isnan(), golden[f"post.sd.G4.kept.{method}"])
+                mean = metric.reduce(found.numpy())
+                assert mean == pytest.approx(float(golden[f"post.sd.G4.score.{method}"]), abs=1e-9)
+
+    @pytest.mark.parametrize("name", NETWORKS)
+    def test_scores_of_our_maps_are_theirs(self, name: str) -> None:
+        """From the image to the score: the maps of the methods as run, instead of the stored."""
+        golden, model = arrays(f"idsds/{name}"), network(name)
+        batch = Batch.single(golden["images"], golden["targets"])
+        with evaluating(model.module), Passes(model, batch) as passes:
+            passes.expect(need for method in AS_RUN.values() for need in method.needs(model))
+            for key, method in AS_RUN.items():
+                found = Sds()(passes, method.at_image_size(method(passes), passes))
+                expected = golden[f"sd.G4.rho.{key}"]
+                torch.testing.assert_close(found, expected, rtol=0, atol=1e-9, equal_nan=True)
+                mean = Sds().reduce(found.numpy())
+                assert mean == pytest.approx(float(golden[f"sd.G4.score.{key}"]), abs=1e-9)
 
 
 @pytest.mark.parametrize("baseline", BASELINES, ids=lambda baseline: baseline.name)

@@ -15,7 +15,14 @@ from trainables.attribution.cam import GradCam
 from trainables.attribution.gradient import InputXGradient
 from trainables.batch import Batch
 from trainables.models.network import DEPTHS, Model, Network, evaluating
-from trainables.models.torchvision_vgg import CompactVgg, SmallVgg, Vgg16, XVgg16
+from trainables.models.torchvision_vgg import (
+    CompactVgg,
+    SmallVgg,
+    SmallVggBn,
+    SmallXVgg,
+    Vgg16,
+    XVgg16,
+)
 from trainables.passes import Passes
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "idsds" / "tiny_vgg.npz"
@@ -84,21 +91,56 @@ def test_the_authors_arrays_on_a_compact_vgg():
 
 
 def test_a_vgg_without_biases_is_homogeneous():
-    """On the small one, its biases taken away: the same kinds of layers."""
+    """On the small one: the same kinds of layers."""
     torch.manual_seed(0)
-    model = SmallVgg(width=2).build(3)
-    for part in model.module.double().modules():
-        if isinstance(part, nn.Conv2d | nn.Linear):
-            part.bias = None
+    model = SmallXVgg(width=2).build(3)
+    model.module.double()
     x, targets = torch.randn(2, 3, 32, 32, dtype=torch.float64), torch.tensor([1, 2])
     with evaluating(model.module), Passes(model, Batch.single(x, targets)) as passes:
         maps, logits = InputXGradient()(passes), passes.logits
     torch.testing.assert_close(maps.sum((1, 2)), logits.gather(1, targets[:, None])[:, 0])
 
 
-def test_final_maps_of_the_small_vgg_are_8_by_8_at_64_px():
-    module, seen = SmallVgg().build(10).module, []
+@pytest.mark.parametrize("network", [SmallVgg(), SmallVggBn(), SmallXVgg()], ids=lambda n: n.name)
+def test_final_maps_of_the_small_vggs_are_8_by_8_at_64_px(network):
+    module, seen = network.build(10).module, []
     module.features.register_forward_hook(lambda _m, _i, out: seen.append(out.shape))
-    module(torch.zeros(1, 3, 64, 64))
-    assert seen == [(1, 64, 8, 8)]
+    module(torch.zeros(2, 3, 64, 64))
+    assert seen == [(2, 64, 8, 8)]
     assert 120_000 < sum(p.numel() for p in module.parameters()) < 135_000
+
+
+def test_the_small_vggs_differ_by_norms_and_biases_as_the_published_ones():
+    plain, norm, x = (meta(n()).module.state_dict() for n in (SmallVgg, SmallVggBn, SmallXVgg))
+    assert {key for key in x if key.endswith("bias")} == set()
+    assert [*x] == [key for key in plain if key.endswith("weight")]
+    assert sum("running_var" in key for key in norm) == 4
+    assert [t.shape for k, t in norm.items() if k.endswith("weight") and t.ndim > 1] == [
+        t.shape for t in x.values()
+    ]
+
+
+@pytest.mark.parametrize("network", [SmallVgg(width=2), SmallVggBn(width=2)])
+def test_the_depths_of_the_small_vggs_follow_a_pooling_or_the_relu_of_a_stage(network):
+    model = meta(network)
+    kinds = [type(model.module.get_submodule(path)) for path in [*model.depths.values()][1:4]]
+    assert kinds == [nn.MaxPool2d, nn.MaxPool2d, nn.ReLU]
+
+
+@pytest.mark.parametrize("network", [SmallVggBn(width=4), SmallXVgg(width=4)], ids=lambda n: n.name)
+def test_the_small_ones_learn(network):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = network.build(2).module
+        x = torch.randn(16, 3, 16, 16)
+        x[8:, 0] += 1
+    y = torch.arange(16) // 8
+    optimizer = torch.optim.Adam(module.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(15):
+        loss = nn.functional.cross_entropy(module(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
