@@ -21,6 +21,8 @@ ATTENTION = ("Rollout", "CheferLRP")
 """Methods that read a transformer's attention."""
 ORDER = tuple(name.removesuffix("-33") for name in NAMES.values())
 """All of the paper's, in its order; BagNets of any depth have one method."""
+ONE_ARM = ("RISE", "RISE-U", "Rollout")
+"""Methods that explain no logit, and have no other arm after the softmax."""
 AFTER_SOFTMAX = "after_softmax"
 """A method that stands around another, whose fields are found below it."""
 

@@ -38,7 +38,8 @@ def scored(runs: Runs) -> pd.DataFrame:
     """Every finished evaluation under every deletion protocol that is read.
 
     Returns:
-        Columns result_id, network, dataset, seed (of the training), method (the paper's name),
+        Columns result_id, network, dataset, seed (of the training that
+        is judged), method (the paper's name),
         output (what it explains), ``key`` (of the protocol), protocol (TUNED, PLAIN, FIXED or
         UPDATED), ``setting`` (grid and baseline of the protocol), ``value`` (mean over the split)
         and ``defined`` (share of the explanations that it is a mean of; NaN if no run says).
@@ -51,7 +52,7 @@ def scored(runs: Runs) -> pd.DataFrame:
             "output": column(rows, "tag.output"),
             "method": method_names(rows),
             "dataset": _nearest(rows, r"of\.([\w.]+\.)?data(set)?\.name"),
-            "seed": _seeds(rows, "of.seed"),
+            "seed": _seeds(rows, "of"),
         }
     )
     logged = runs.history.rename(columns={"metric": "key"})
@@ -97,7 +98,7 @@ def compared(runs: Runs) -> pd.DataFrame:
             **{name: column(rows, f"tag.{name}") for name in ("pair", "network", "beside")},
             "dataset": _nearest(rows, r"second\.of\.([\w.]+\.)?data(set)?\.name"),
             "setting": column(rows, "tag.finetuned"),
-            "seed": _seeds(rows, "second.of.seed"),
+            "seed": _seeds(rows, "second.of"),
         }
     )
     values = runs.history.pivot_table(index="result_id", columns="metric", values="value")
@@ -117,9 +118,18 @@ def protocol_of(key: str) -> tuple[str, str]:
     return found["protocol"], f"p{found['patches'] or 16}_{found['baseline'] or 'zero'}"
 
 
-def _seeds(rows: pd.DataFrame, name: str) -> pd.Series:
-    """Seeds as texts; numbers are 0.0 where other results have none."""
-    return column(rows, name).replace("", 0).map(lambda seed: f"{float(seed):g}")
+def _seeds(rows: pd.DataFrame, training: str) -> pd.Series:
+    """Seeds of trainings as texts: 1, or 1 (from 0) where a classifier of another was fine-tuned.
+
+    A published classifier has no seed.
+    """
+    own, start = (
+        # numbers are 0.0 where other results have none
+        column(rows, f"{training}.{name}").replace("", 0).map(lambda seed: f"{float(seed):g}")
+        for name in ("seed", "start.seed")
+    )
+    trained = column(rows, f"{training}.start.name") == "classifier_training"
+    return own.where(~trained | (own == start), own + " (from " + start + ")")
 
 
 def _nearest(rows: pd.DataFrame, pattern: str) -> pd.Series:

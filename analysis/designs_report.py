@@ -178,7 +178,8 @@ class DesignFrames:
             arrays = runs.arrays(row["result_id"], "channels.npz")
             if arrays:
                 title = f"{row['network']} {row['setting']} seed {row['seed']}"
-                name = f"channels_{row['network']}_{row['setting']}_{row['seed']}"
+                seed = "".join(c for c in str(row["seed"]).replace(" (", "_") if c not in " )")
+                name = f"channels_{row['network']}_{row['setting']}_{seed}"
                 caption = CHANNELS.format(share=tables.percent(row["overlap_at_9"], 0))
                 found.append(Picture(channels_figure(arrays, title, caption), name, caption))
         return [Heading("What excites a channel most"), *found] if found else []

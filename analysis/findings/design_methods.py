@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from analysis.design_methods import RAW, SIGNED, SMOOTHED, absolute
+from analysis.design_methods import ONE_ARM, RAW, SIGNED, SMOOTHED, absolute
 from analysis.designs import FIXED, PROBABILITY, UPDATED
 from analysis.findings.design_cells import Cell
 from analysis.findings.design_evidence import DesignEvidence
@@ -115,6 +115,7 @@ class LogitBeatsProbability(DesignFinding):
                 decides=False,
             )
             for method in evidence.methods(network)
+            if method not in ONE_ARM
         ]
         yield counted(each, what, decides=decides)
         yield from each

@@ -11,18 +11,19 @@ import pytest
 from analysis.design_methods import (
     ATTENTION,
     CAMS,
+    ONE_ARM,
     OWN,
     RAW,
     SIGNED,
     SMOOTHED,
     absolute,
+    method_names,
 )
-from analysis.designs import compared, protocol_of, scored, unread
+from analysis.designs import CELL, compared, protocol_of, scored, unread
 from analysis.runs import OF_A_RUN, TAGS, Runs
 from sweeps.idsds_models import IdsdsModels
 from trainables.attribution.after_softmax import AfterSoftmax
 from trainables.attribution.sets import idsds_as_run
-from trainables.baselines import Baseline
 from trainables.models.user_network import network_of
 from trainables.network_comparison import NetworkComparison
 from trainables.protocol_evaluation import ProtocolEvaluation
@@ -66,7 +67,7 @@ def asked(kind: type, **flags: Any) -> list[Any]:
 def test_the_sweeps_own_methods_bear_the_papers_names():
     results = asked(ProtocolEvaluation, models=("small_resnet",))
     scores = scored(runs_of(results))
-    assert not scores.duplicated(["method", "protocol", "output"]).any()
+    assert not scores.duplicated(list(CELL)).any()
     everywhere = {*SIGNED_ON_SAMPLE, *map(absolute, SIGNED_ON_SAMPLE), "Saliency", *CAMS}
     assert set(scores["method"]) == everywhere
     known = scores.groupby(["protocol", "output"])["method"].agg(set)
@@ -80,8 +81,12 @@ def test_the_sweeps_own_methods_bear_the_papers_names():
     assert set(RAW) & known["ids_updated", "logit"] == {"IxG"}  # one pass
     assert set(scores["network"]) == {"small_resnet"}
     assert set(scores["dataset"]) == {"digit_scenes"}
-    assert set(scores["setting"]) == {"p16_zero"}
-    assert set(scores["seed"]) == {"0"}
+    tuned = scores[scores["protocol"] == "idsds"]
+    assert set(zip(tuned["setting"], tuned["seed"], strict=True)) == {
+        *((setting, "0") for setting in ("p16_zero", "p4_zero", "p64_zero")),
+        *(("p16_random", "0"), ("p16_blur", "0"), ("p16_zero", "1 (from 0)")),
+    }
+    assert set(scores.loc[scores["protocol"] == "sds", "seed"]) == {"0"}
     assert set(scores["value"]) == {0.5}
     assert set(scores["defined"]) == {0.75}
     assert len(scores) == sum(
@@ -100,23 +105,39 @@ def test_the_sweeps_own_methods_bear_the_papers_names():
 def test_methods_of_one_kind_of_network_bear_them_too(network, named):
     sweep = IdsdsModels(data_root="nowhere", softmax_models=(network,))
     classifier = sweep.classifier(network_of(network), sweep.data(), 0, None)
-    tuned = sweep.finetuned(classifier, 16, Baseline.named("zero"))
+    variants = sweep.variants(classifier.network, 0)
+    tuned = sweep.finetuned(classifier, variants[0])
     methods = [method for method in idsds_as_run() if method.name in named]
-    results = [*sweep.evaluations(classifier, methods), *sweep.evaluations(tuned, methods)]
+    results = [result for of in (classifier, tuned)
+               for result in sweep.evaluations(of, methods, variants)]  # fmt: skip
     scores = scored(runs_of(results))
     assert set(scores["method"]) == set(named.values()) <= {*ATTENTION, *OWN}
-    assert scores["setting"].tolist() == ["p16_zero"] * 3 * len(named)
+    assert set(scores["setting"]) == {"p16_zero"}
+    for method in methods:  # three results, two where it has one arm
+        one = scores[scores["method"] == named[method.name]]
+        assert len(one) == 3 - (method.explains != "logit")
     assert set(scores["protocol"]) == {"sds", "idsds"}
 
 
 def test_all_of_the_papers_methods_have_one_name_each():
-    found = asked(ProtocolEvaluation, models=("small_resnet",), methods=("idsds_as_run",))
+    found = asked(
+        ProtocolEvaluation, models=("small_resnet",), methods=("idsds_as_run",), stability=False
+    )
     after = [r for r in found if isinstance(r.attribution, AfterSoftmax)]
     before = [r for r in found if r.of.name == "idsds_finetuning" and r not in after]
-    for results in (before, after):
+    every = {*SIGNED, *map(absolute, SIGNED), "IG-SG-SQ", "Saliency", "RISE", "RISE-U", *CAMS}
+    for results, names in ((before, every), (after, every - set(ONE_ARM))):
         scores = scored(runs_of(results))
-        every = {*SIGNED, *map(absolute, SIGNED), "IG-SG-SQ", "Saliency", "RISE", "RISE-U", *CAMS}
-        assert sorted(scores["method"]) == sorted(every)
+        assert sorted(scores["method"]) == sorted(names)
+
+
+def test_the_methods_of_one_arm_are_those_that_explain_no_logit():
+    methods = [
+        {"name": "protocol_evaluation"} | {f"attribution.{k}": v for k, v in parameters(m).items()}
+        for m in idsds_as_run()
+        if m.explains != "logit"
+    ]
+    assert set(method_names(pd.DataFrame(methods))) == set(ONE_ARM)
 
 
 def test_of_two_variants_the_one_of_the_papers_code_bears_the_name():
@@ -172,8 +193,9 @@ def test_keys_that_are_not_read_are_told():
 def test_the_sweeps_own_comparisons_are_read():
     models = ("small_resnet", "small_vgg")
     results = asked(
-        NetworkComparison, models=models, methods=("grad_cam",), patches=(4, 16), seeds=(0, 3)
-    )
+        NetworkComparison, models=models, methods=("grad_cam",), patches=(4, 16), seeds=(0, 3),
+        stability=False,
+    )  # fmt: skip
     found = compared(runs_of(results, {"in_domain": 1.0, "accuracy_after": 0.9}))
     tuned = found[found["pair"] == "finetuned"]
     names = ["network", "setting", "seed"]

@@ -48,6 +48,13 @@ def test_all_of_a_chain_counts(finding, chain):
     assert made.verdict(finding) == "fails"  # whatever the last one says
 
 
+def test_a_network_of_another_question_asks_for_no_chain():
+    made = Made().network("small_resnet", 0.1).network("small_fixup_resnet", 0.3)
+    assert made.network("small_vgg", 0.3).verdict("I6") == "holds"
+    assert made.network("small_vgg_bn", 0.9).verdict("I6") == "fails"
+    assert made.network("small_xvgg", 0.9).finding("I7")["holding"] == 1
+
+
 def test_grids_beside_the_papers_neither_count_nor_replace_it():
     made = Made().network("small_resnet", 0.3).network("small_deep_resnet", 0.1)
     for name, mean in (("small_resnet", 0.1), ("small_deep_resnet", 0.3)):

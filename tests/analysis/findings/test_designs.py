@@ -115,13 +115,21 @@ def test_logits_against_probabilities(mean, said):
     assert made.contrasts("I9")["decides"].sum() == 2
 
 
+def test_methods_that_explain_no_logit_have_no_part_in_it():
+    made = after_softmax(0.1)
+    for network in ("small_resnet", "small_vgg"):
+        for method in ("RISE", "RISE-U", "Rollout"):
+            made.score(network, method, 0.3)
+    assert made.verdict("I9") == "holds"  # three of three, not three of six
+
+
 def test_probabilities_on_one_of_the_two_networks_are_not_enough():
     made = after_softmax(0.1, ["small_resnet"])
     assert made.finding("I9")["why"] == "no run of small_vgg"
     made.network("small_vgg", 0.3)
     assert made.finding("I9")["why"] == "small_vgg: no method explains the probability"
     made = after_softmax(0.1)
-    made.score("small_vgg", "Saliency", 0.3).score("small_vgg", "RISE", 0.3)
+    made.score("small_vgg", "Saliency", 0.3).score("small_vgg", "IG-U", 0.3)
     made.score("small_vgg", "IG-SG", 0.3)  # three of six have both arms: no majority
     assert made.verdict("I9") == "undecided"
 
@@ -129,7 +137,7 @@ def test_probabilities_on_one_of_the_two_networks_are_not_enough():
 def test_equal_maps_of_both_outputs_count_for_neither():
     made = after_softmax(0.1)
     for network in ("small_resnet", "small_vgg"):
-        for method in ("RISE", "RISE-U", "Rollout"):
+        for method in ("IG-U", "Saliency", "Layer-CAM"):
             made.score(network, method, 0.3).score(network, method, 0.3, output="probability")
     assert made.verdict("I9") == "undecided"
 
