@@ -86,7 +86,7 @@ class ProbeEvaluation(ProbeJudgement):
         return own | sized
 
     def cost(self, images: dict[str, int]) -> float:
-        """The maps by themselves, and a stand-in for the protocols; what is shared counts for each."""
+        """The maps by themselves, a stand-in for the protocols; what is shared counts for each."""
         return (PROTOCOLS_COST + self.attribution.cost) * (self.image_count or images[self.split])
 
     def check(self) -> None:

@@ -113,7 +113,7 @@ class ProtocolEvaluation(Result):
         return {p.key: "max" if p.higher_is_better else "min" for p in self.protocols}
 
     def cost(self, images: dict[str, int]) -> float:
-        """The maps by themselves, and a stand-in for the protocols; what is shared counts for each."""
+        """The maps by themselves, a stand-in for the protocols; what is shared counts for each."""
         return (PROTOCOLS_COST + self.attribution.cost) * (self.images or images[self.split])
 
     def check(self) -> None:
