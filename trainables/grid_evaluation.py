@@ -33,7 +33,7 @@ from trainables.metrics.grid_pg import GridPg
 from trainables.models.network import Model, Network, evaluating
 from trainables.parts import discard, done_ids, write_part
 from trainables.passes import Passes
-from trainables.protocol_evaluation import PART_IMAGES
+from trainables.protocol_evaluation import PART_IMAGES, PROTOCOLS_COST
 from trainables.result import Result
 from trainables.scoring import batches
 from trainables.training import Training
@@ -121,8 +121,8 @@ class GridEvaluation(Result):
         return {p.key: "max" if p.higher_is_better else "min" for p in self.protocols}
 
     def cost(self, images: dict[str, int]) -> float:
-        """A stand-in: methods differ by three orders of magnitude."""
-        return 20.0 * self.grids * self.side**2
+        """The maps by themselves and a stand-in for the rest; what is shared counts for each."""
+        return (PROTOCOLS_COST + self.attribution.cost) * self.grids * self.side**2
 
     def check(self) -> None:
         """The method suits the network, which takes mosaics; there are classes for their cells."""

@@ -28,7 +28,7 @@ from trainables.metrics.pixel_deletion import PixelDeletion
 from trainables.metrics.single_deletion import SingleDeletion
 from trainables.pack_scorer import PackScorer
 from trainables.probe_judgement import ProbeJudgement
-from trainables.protocol_evaluation import drawn_ids
+from trainables.protocol_evaluation import PROTOCOLS_COST, drawn_ids
 from trainables.scoring import batch_of
 from trainables.trial import Trial
 
@@ -86,8 +86,8 @@ class ProbeEvaluation(ProbeJudgement):
         return own | sized
 
     def cost(self, images: dict[str, int]) -> float:
-        """A stand-in: methods differ by three orders of magnitude."""
-        return 20.0 * (self.image_count or images[self.split])
+        """The maps by themselves, a stand-in for the protocols; what is shared counts for each."""
+        return (PROTOCOLS_COST + self.attribution.cost) * (self.image_count or images[self.split])
 
     def check(self) -> None:
         """As for all, and there is a protocol, for images without a mosaic's cells."""

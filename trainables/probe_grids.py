@@ -21,6 +21,7 @@ from trainables.metrics.grid_pg import GridPg
 from trainables.metrics.smoothing import Kernel
 from trainables.pack_scorer import PackScorer
 from trainables.probe_judgement import ProbeJudgement
+from trainables.protocol_evaluation import PROTOCOLS_COST
 from trainables.trial import Trial
 
 
@@ -69,8 +70,8 @@ class ProbeGridEvaluation(ProbeJudgement):
         return (self.side, self.grids)
 
     def cost(self, images: dict[str, int]) -> float:
-        """A stand-in: methods differ by three orders of magnitude."""
-        return 20.0 * self.grids * self.side**2
+        """The maps by themselves and a stand-in for the rest; what is shared counts for each."""
+        return (PROTOCOLS_COST + self.attribution.cost) * self.grids * self.side**2
 
     def check(self) -> None:
         """As for all; the network takes mosaics, and there are classes for their cells."""

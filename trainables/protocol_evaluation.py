@@ -26,6 +26,8 @@ from trainables.training import Training
 from trainables.trial import Trial
 
 ExplainedClass = Literal["ground_truth", "predicted"]
+PROTOCOLS_COST = 20.0
+"""Forwards of an image that protocols take, about: a set of 16 deletions serves most."""
 PART_IMAGES = 16
 """Images of a part: what a batch holds in memory, and what a kill loses at most."""
 
@@ -111,8 +113,8 @@ class ProtocolEvaluation(Result):
         return {p.key: "max" if p.higher_is_better else "min" for p in self.protocols}
 
     def cost(self, images: dict[str, int]) -> float:
-        """A stand-in: methods differ by three orders of magnitude."""
-        return 20.0 * (self.images or images[self.split])
+        """The maps by themselves, a stand-in for the protocols; what is shared counts for each."""
+        return (PROTOCOLS_COST + self.attribution.cost) * (self.images or images[self.split])
 
     def check(self) -> None:
         """The method suits the network, and each protocol finds what it needs."""

@@ -22,8 +22,8 @@ class PublishedClassifier(ClassifierTraining):
     Its classes are the dataset's in their order, as ImageNet's are in the order of their synsets.
 
     Source: IDSDS (Hesse et al., 2024), appendix E: fine-tuning starts from public weights.
-    Departs: images are squeezed into a square, as everywhere here; published accuracies are those of
-        the central square of an image whose shorter side is 256 px, and differ a little.
+    Departs: images are squeezed into a square, as everywhere here; published accuracies are of the
+        central square of an image whose shorter side is 256 px, and differ a little.
     """
 
     name: ClassVar[str] = "published_classifier"

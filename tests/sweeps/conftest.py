@@ -18,6 +18,7 @@ from data_pipelines.voc import Voc
 from sweeps.guidance_lambda import GuidanceLambda
 from sweeps.idsds_methods import IdsdsMethods
 from sweeps.idsds_models import IdsdsModels
+from sweeps.idsds_sweep import Variant
 from tests.sweeps.launches import Ended, Home
 from tests.sweeps.stories import (
     Clustered,
@@ -89,10 +90,11 @@ def tracking(store, tmp_path) -> Tracking:
 def designs() -> list[Result]:
     """A classifier, two evaluations, it fine-tuned, two of that, and a comparison; all trials."""
     sweep = IdsdsModels(attribution_output=("logit",), images=12)
+    variant = Variant(16, Zero(), 0)
     classifier = sweep.classifier(network_of("small_vgg"), sweep.data(), 0, None)
-    tuned = sweep.finetuned(classifier, 16, Zero())
+    tuned = sweep.finetuned(classifier, variant)
     methods = (InputXGradient(), GradCam())
-    before, after = (list(sweep.evaluations(of, methods)) for of in (classifier, tuned))
+    before, after = (list(sweep.evaluations(of, methods, [variant])) for of in (classifier, tuned))
     return [classifier, *before, tuned, *after, *sweep.comparisons(before, after)]
 
 

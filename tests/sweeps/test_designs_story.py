@@ -27,6 +27,7 @@ EPOCHS = 16
 ASKED: dict[str, Any] = {
     "models": ("small_xresnet", "small_vgg"),
     "methods": ("input_x_gradient", "grad_cam"),
+    "attribution_output": ("logit",),
     "finetuning_epochs": EPOCHS,
     # more than there are: all 24; by that cost classifiers are judged before they are fine-tuned
     "images": 240,

@@ -46,6 +46,10 @@ class AfterSoftmax(Attribution):
     of: Attribution
     """The method."""
 
+    @property
+    def cost(self) -> float:
+        return self.of.cost
+
     def needs(self, model: Model) -> tuple[Need, ...]:
         """What the method needs; its features serve both arms."""
         return self.of.needs(model)

@@ -44,6 +44,11 @@ class Attribution(Configuration, family=True):
         """What the maps are about: a class's logit, its probability, or no class at all."""
         return "logit"
 
+    @property
+    def cost(self) -> float:
+        """About how many forwards of an image a map costs by itself, a backward counted as one."""
+        return 2.0
+
     def check(self, network: Network) -> None:
         """Refuse a network that the method does not suit; nothing is computed for it.
 

@@ -79,6 +79,10 @@ class SmoothGradCamPP(Cam):
     """Whether gradients and channels are those of the last noisy copy alone, and alpha's
     denominator sums F_d times the cubes place by place, plus 1e-8: TorchCAM, and IDSDS as run."""
 
+    @property
+    def cost(self) -> float:
+        return 2.0 * self.samples
+
     def __post_init__(self) -> None:
         """Check the ranges."""
         super().__post_init__()

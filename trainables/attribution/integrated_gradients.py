@@ -94,6 +94,10 @@ class IntegratedGradients(Attribution):
     steps: int = 50
     """Nodes of the quadrature. 50 in IDSDS and How to Probe, captum's default."""
 
+    @property
+    def cost(self) -> float:
+        return 2.0 * self.steps
+
     def __post_init__(self) -> None:
         """Check the steps."""
         super().__post_init__()
@@ -124,6 +128,10 @@ class SmoothGradIntegratedGradients(Smoothed):
     """Where the paths start. Zero in IDSDS."""
     steps: int = 50
     """Nodes of the quadrature for each copy. 50 in IDSDS."""
+
+    @property
+    def cost(self) -> float:
+        return 2.0 * self.samples * self.steps
 
     def __post_init__(self) -> None:
         """Check the steps."""

@@ -118,6 +118,10 @@ class Lime(Attribution):
     seed: int = 0
 
     @property
+    def cost(self) -> float:
+        return float(self.samples)
+
+    @property
     def explains(self) -> Explained:
         return "logit" if self.score == "logit" else "probability"
 

@@ -127,6 +127,10 @@ class Rise(Attribution):
     """Of the masks."""
 
     @property
+    def cost(self) -> float:
+        return float(self.masks)
+
+    @property
     def explains(self) -> Explained:
         return "logit" if self.score == "logit" else "probability"
 

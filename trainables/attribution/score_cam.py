@@ -45,6 +45,10 @@ class ScoreCam(Cam):
     all, as published."""
 
     @property
+    def cost(self) -> float:
+        return float(self.channels or 512)  # a final layer has about so many
+
+    @property
     def explains(self) -> Explained:
         return "logit" if self.score == "logit" else "probability"
 

@@ -88,6 +88,10 @@ class Smoothed(Attribution):
     squared: bool = field(default=False, metadata={"short": "sq"})
     """Whether the squares are averaged: SmoothGrad-squared (Hooker et al., 2019)."""
 
+    @property
+    def cost(self) -> float:
+        return 2.0 * self.samples
+
     def __post_init__(self) -> None:
         """Check the ranges."""
         super().__post_init__()
