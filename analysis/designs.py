@@ -14,6 +14,8 @@ EVALUATION, COMPARISON = "protocol_evaluation", "network_comparison"
 TUNED, OUTSIDE, PLAIN, FIXED, UPDATED = "idsds", "sds_finetuned", "sds", "ids", "ids_updated"
 """Protocols: single deletion on a network that knows deletions, on one that was fine-tuned and does
 not, on one that was not; incremental deletion with maps made once, and anew at each step."""
+MARK = "*"
+"""Of what was fine-tuned and does not know deletions: its score is an SDS."""
 DEFAULT = "p16_zero"
 """The paper's grid and baseline."""
 LOGIT, PROBABILITY = "logit", "probability"

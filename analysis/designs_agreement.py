@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import statistics
-from analysis.designs import DEFAULT, FIXED, LOGIT, PLAIN, TUNED, UPDATED
+from analysis.designs import DEFAULT, FIXED, LOGIT, MARK, OUTSIDE, PLAIN, TUNED, UPDATED
 from analysis.findings.design_evidence import DesignEvidence
 from analysis.paper_tables import DATASET, NETWORK, PROTOCOLS, PUBLISHED
 from analysis.tables import NONE, number
@@ -65,29 +65,33 @@ def agreement(evidence: DesignEvidence) -> pd.DataFrame:
 
 
 def stability(evidence: DesignEvidence) -> pd.DataFrame:
-    """Rank correlations of the in-domain score between grids, baselines and seeds.
+    """Rank correlations of the score after fine-tuning between grids, baselines and seeds.
 
-    Settings are compared over the seeds that both have, seeds at the paper's setting.
+    Settings are compared over the seeds that both have, seeds at the paper's setting. What is not
+    in domain has MARK behind its name.
 
     Returns:
         Columns network, one, other (settings, or seeds), methods, spearman, published.
     """
     rows = evidence.scores
-    rows = rows[(rows["output"] == LOGIT) & (rows["protocol"] == TUNED)]
+    rows = rows[(rows["output"] == LOGIT) & rows["protocol"].isin([TUNED, OUTSIDE])]
+    mark = rows["protocol"].map({TUNED: "", OUTSIDE: MARK})
+    rows = rows.assign(
+        of_setting=rows["setting"] + mark, of_seed="seed " + rows["seed"].astype(str) + mark
+    )
     found: list[tuple[object, ...]] = []
     for network, part in rows.groupby("network", sort=False):
-        for pair in combinations(dict.fromkeys(part["setting"]), 2):
-            one, other = (part[part["setting"] == setting] for setting in pair)
+        for pair in combinations(dict.fromkeys(part["of_setting"]), 2):
+            one, other = (part[part["of_setting"] == setting] for setting in pair)
             rho, methods = correlation(one, other, ["method", "seed"])
             known = PUBLISHED_STABILITY.get(frozenset(pair), np.nan)
             found.append((network, *pair, len(methods), rho, papers(part, methods, known)))
         same = part[part["setting"] == DEFAULT]
-        for pair in combinations(dict.fromkeys(same["seed"]), 2):
-            one, other = (same[same["seed"] == seed] for seed in pair)
+        for pair in combinations(dict.fromkeys(same["of_seed"]), 2):
+            one, other = (same[same["of_seed"] == seed] for seed in pair)
             rho, methods = correlation(one, other, ["method"])
-            names = [f"seed {seed}" for seed in pair]
-            known = papers(part, methods, PUBLISHED_SEEDS)
-            found.append((network, *names, len(methods), rho, known))
+            known = np.nan if MARK in "".join(pair) else PUBLISHED_SEEDS
+            found.append((network, *pair, len(methods), rho, papers(part, methods, known)))
     return _correlations(found)
 
 

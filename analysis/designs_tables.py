@@ -14,6 +14,7 @@ from analysis.designs import (
     FINETUNED,
     FIXED,
     LOGIT,
+    MARK,
     OUTSIDE,
     PLAIN,
     PROBABILITY,
@@ -26,8 +27,6 @@ from analysis.findings.design_methods import plain_networks
 from analysis.paper_tables import ACCURACIES, DATASET
 from analysis.tables import NONE, WIDTH, percent
 
-MARK = "*"
-"""Of a network whose score is an SDS."""
 RARE = "?"
 """Of a score that is the mean over less than LEAST_DEFINED of the images."""
 

@@ -37,7 +37,7 @@ def test_the_report_shows_it_all(monkeypatch):
     for word in ("80.0 / 80.0", "40.0 / 30.0", "deep_resnet*", "no: SDS", "I11", "unrelated"):
         assert word in text
     assert "I4 is open: small_deep_resnet does not pass the gate" in text.replace("\n", " ")
-    assert "In domain after fine-tuning: 1 of 2 networks." in report.short_lines()
+    assert "In domain: 1 of 2 fine-tunings." in report.short_lines()
     assert len(report.blocks(runs)) > 10
     assert set(report.csvs()) >= {"designs_findings", "designs_scores"}
 
@@ -49,6 +49,9 @@ def test_scores_are_shown_before_any_comparison_has_finished(monkeypatch):
     assert report.blocks(runs)
     assert made.methods("small_resnet", 0.3).evidence.scores["protocol"].eq("idsds").sum() == 0
     assert "resnet*" in frames(made, monkeypatch)[0].terminal()
+    compared, runs = frames(Made().tuned("small_resnet"), monkeypatch)
+    assert "no: SDS" not in compared.terminal()
+    assert compared.blocks(runs)
     empty, runs = frames(Made(), monkeypatch)
     assert (empty.terminal(), empty.blocks(runs), empty.short_lines()) == ("", [], [NOTHING])
 
@@ -142,6 +145,10 @@ def test_correlations_over_methods_and_seeds_of_both():
     assert pairs.to_dict() == {("idsds", "sds"): 1, ("idsds", "ids"): -1, ("sds", "ids"): -1}
     pairs = agreeing.stability(made.evidence).set_index(["one", "other"])["spearman"]
     assert pairs.to_dict() == {("p16_zero", "p64_zero"): 1, ("seed 0", "seed 1"): -1}
+    for row in made.comparisons[1:]:
+        row["in_domain"] = 0.0
+    pairs = agreeing.stability(made.evidence).set_index(["one", "other"])["spearman"]
+    assert pairs.to_dict() == {("p16_zero", "p64_zero*"): 1, ("seed 0", "seed 1*"): -1}
 
 
 def test_a_network_that_is_not_in_domain_agrees_with_nothing():
