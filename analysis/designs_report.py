@@ -109,7 +109,7 @@ class DesignFrames:
         found: list[Block] = []
         for title, note, parts in self._tables():
             found += [Heading(title), Paragraph(note), *(Table(part) for part in parts)]
-        found += [Paragraph(line) for line in self._left_open()]
+        found += [Paragraph(line) for line in shown.reasons(self.findings, self.contrasts)]
         if len(self.contrasts):
             count = f"{len(self.contrasts)} comparisons"
             found.append(Table(shown.contrasts_table(self.contrasts), folded=count))
@@ -125,7 +125,8 @@ class DesignFrames:
         parts = []
         for title, note, frames in self._tables(short=True):
             parts += [_titled(title, note), *map(tables.text, frames)]
-        lines = [textwrap.fill(line, tables.WIDTH) for line in self._left_open()]
+        said = shown.reasons(self.findings, self.contrasts)
+        lines = [textwrap.fill(line, tables.WIDTH) for line in said]
         return "\n\n".join([*parts, *(["\n".join(lines)] if lines else [])])
 
     def short_lines(self) -> list[str]:
@@ -165,10 +166,6 @@ class DesignFrames:
             ("What the paper says", FINDINGS, [shown.findings_table(self.findings)]),
         ]
         return [one for one in found if any(len(table) for table in one[2])]
-
-    def _left_open(self) -> list[str]:
-        """What leaves findings open."""
-        return shown.reasons(self.findings)
 
     def _channels(self, runs: Runs) -> list[Block]:
         """The images that excite channels most, of each fine-tuned network."""

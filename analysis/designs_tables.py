@@ -24,6 +24,7 @@ from analysis.designs import (
 from analysis.findings.design_evidence import DesignEvidence
 from analysis.findings.design_finding import LEAST_DEFINED
 from analysis.findings.design_methods import plain_networks
+from analysis.findings.finding import FAILS, UNDECIDED
 from analysis.paper_tables import ACCURACIES, DATASET
 from analysis.tables import NONE, WIDTH, percent
 
@@ -175,10 +176,17 @@ def findings_table(findings: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def reasons(findings: pd.DataFrame) -> list[str]:
-    """What leaves findings open, a sentence each."""
-    rows = findings[findings["verdict"] == "undecided"].to_dict("records")
-    return [f"{row['id']} is open: {row['why']}." for row in rows]
+def reasons(findings: pd.DataFrame, contrasts: pd.DataFrame) -> list[str]:
+    """What findings fail by, and what leaves them open; a sentence each."""
+    said = []
+    for row in findings.to_dict("records"):
+        if row["verdict"] == FAILS:
+            own = contrasts[(contrasts["finding"] == row["id"]) & contrasts["decides"]]
+            by = own.loc[own["verdict"] == FAILS, "what"]
+            said.append(f"{row['id']} fails on: {'; '.join(by)}.")
+        if row["verdict"] == UNDECIDED:
+            said.append(f"{row['id']} is open: {row['why']}.")
+    return said
 
 
 def contrasts_table(contrasts: pd.DataFrame) -> pd.DataFrame:

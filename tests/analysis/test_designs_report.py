@@ -37,7 +37,11 @@ def test_the_report_shows_it_all(monkeypatch):
     for word in ("80.0 / 80.0", "40.0 / 30.0", "deep_resnet*", "no: SDS", "I11", "unrelated"):
         assert word in text
     assert "I4 is open: small_deep_resnet does not pass the gate" in text.replace("\n", " ")
-    assert "In domain: 1 of 2 fine-tunings." in report.short_lines()
+    report, _ = frames(made.network("small_wide_resnet", 0.9), monkeypatch)
+    said = report.terminal().replace("\n", " ")
+    assert "I5 fails on: small_resnet over small_wide_resnet (0 of 3 me" in said
+    report, runs = frames(made, monkeypatch)
+    assert "In domain: 2 of 3 fine-tunings." in report.short_lines()
     assert len(report.blocks(runs)) > 10
     assert set(report.csvs()) >= {"designs_findings", "designs_scores"}
 
