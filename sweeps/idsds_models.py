@@ -83,7 +83,7 @@ class IdsdsModels(IdsdsSweep):
     """Of what drops are taken: of the logit for both arms as in the paper's text, or of what is
     explained, as in its code."""
     images: int = 0
-    """Images that are judged. 0: all 50,000 as in the paper, 64 on the sample."""
+    """Images that are judged. 0: all 50,000 as in the paper, 100 on the sample."""
 
     def small(self) -> Self:
         return replace(
@@ -232,7 +232,7 @@ class IdsdsModels(IdsdsSweep):
         for pair in pairs:
             if all(name in looked_at for name in pair):
                 first, second = (looked_at[name] for name in pair)
-                if asked(first) == asked(second):
+                if asked(second)[0] in asked(first):
                     yield NetworkComparison(first=first, second=second)
                     return
 

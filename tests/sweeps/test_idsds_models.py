@@ -121,6 +121,9 @@ def test_the_yardstick_is_the_papers_pair_or_the_first_two_that_were_asked_alike
         return [pair for pair, of_pair in zip(names, pairs, strict=True) if not of_pair.related]
 
     assert unrelated(*SAMPLE.designs) == [("small_resnet", "small_vgg")]
+    (pair,) = (pair for pair in of(NetworkComparison, results(stability=True)) if not pair.related)
+    assert (pair.first.network.name, pair.second.network.name) == ("small_resnet", "small_vgg")
+    pair.check()  # the first was asked about more deletions than the second
     three = ("small_bcos_resnet", "small_deep_resnet", "small_vgg")
     assert unrelated(*three) == [("small_deep_resnet", "small_vgg")]
     assert unrelated(*three[:2]) == []
