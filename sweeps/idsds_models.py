@@ -121,13 +121,16 @@ class IdsdsModels(IdsdsSweep):
             for network in networks:
                 classifier = self.classifier(network, data, seed, files.get(network))
                 yield classifier
-                variants = self.variants(network, seed)[: 1 if network in ready else None]
-                before = list(self.evaluations(classifier, methods[network], variants))
+                variants = self.variants(network, seed)
+                further = [] if network in ready else self.further(network, seed)
+                everything = [*variants, *further]
+                before = list(self.evaluations(classifier, methods[network], everything))
                 yield from before
-                for variant in variants:
+                for variant in everything:
                     tuned = self.finetuned(classifier, variant, ready.get(network))
                     yield tuned
-                    after = list(self.evaluations(tuned, methods[network], [variant]))
+                    outputs = self.outputs(network) if variant in variants else ("logit",)
+                    after = list(self.evaluations(tuned, methods[network], [variant], outputs))
                     yield from after
                     yield from self.comparisons(before, after)
                 for evaluation in before:
@@ -136,22 +139,30 @@ class IdsdsModels(IdsdsSweep):
             yield from self.yardstick(looked_at)
 
     def variants(self, network: Network, seed: int) -> list[Variant]:
-        """How a network is fine-tuned."""
-        asked = [
+        """How every network is fine-tuned."""
+        return [
             Variant(p, as_read_by(network, Baseline.named(b)), seed)
             for p in dict.fromkeys(self.patches)
             for b in dict.fromkeys(self.baselines)
         ]
-        recipe, (first, *_) = RECIPES[self.dataset], asked
+
+    def further(self, network: Network, seed: int) -> list[Variant]:
+        """How a network is fine-tuned as well, to see whether its scores are stable."""
+        recipe, first = RECIPES[self.dataset], self.variants(network, seed)[0]
         if not (self.stability and network.name in recipe.stability and seed == self.first_seed):
-            return asked
+            return []
         others = [as_read_by(network, Baseline.named(b)) for b in VARIED_BASELINES]
         varied = [
             *(replace(first, patches=p) for p in VARIED_PATCHES),
             *(replace(first, baseline=b) for b in others),
             *(replace(first, seed=seed + k) for k in range(recipe.stability_seeds)),
         ]
-        return list(dict.fromkeys([*asked, *varied]))
+        return [v for v in dict.fromkeys(varied) if v not in self.variants(network, seed)]
+
+    def outputs(self, network: Network) -> tuple[Output, ...]:
+        """What methods explain of a fine-tuned network."""
+        several = network.name in (self.softmax_models or RECIPES[self.dataset].after_softmax)
+        return tuple(dict.fromkeys(self.attribution_output)) if several else ("logit",)
 
     @property
     def first_seed(self) -> int:
@@ -176,7 +187,11 @@ class IdsdsModels(IdsdsSweep):
         return list(found.values())
 
     def evaluations(
-        self, training: Training, methods: Sequence[Attribution], variants: Sequence[Variant]
+        self,
+        training: Training,
+        methods: Sequence[Attribution],
+        variants: Sequence[Variant],
+        outputs: Sequence[Output] = ("logit",),
     ) -> Iterator[ProtocolEvaluation]:
         """All methods, explaining each output, by the deletion score of what the network is.
 
@@ -187,10 +202,7 @@ class IdsdsModels(IdsdsSweep):
         tuned, recipe = isinstance(training, IdsdsFinetuning), RECIPES[self.dataset]
         settings = list(dict.fromkeys((one.patches, one.baseline) for one in variants))
         looked_at = next((m for m in methods if isinstance(m, GradCam)), methods[0])
-        several = tuned and training.architecture.name in (
-            self.softmax_models or recipe.after_softmax
-        )
-        for output in dict.fromkeys(self.attribution_output if several else ("logit",)):
+        for output in outputs:
             drop: Output = output if self.drop_output == "as_explained" else "logit"
             for method in methods:
                 if output == "probability" and method.explains != "logit":
