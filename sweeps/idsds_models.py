@@ -108,6 +108,12 @@ class IdsdsModels(IdsdsSweep):
             )
         names = self.models or RECIPES[self.dataset].designs
         networks = [network_of(name) for name in dict.fromkeys(names)]
+        strangers = sorted(set(self.softmax_models) - {network.name for network in networks})
+        if strangers:
+            raise ValueError(
+                f"--softmax-models {strangers[0]}: not a network of this sweep, which are: "
+                + ", ".join(network.name for network in networks)
+            )
         files = starting_files(self.weights, {n.name: n for n in networks}, networks)
         ready = self.finetuned_files(networks, files)
         if ready and len(self.patches) * len(self.baselines) > 1:
@@ -249,7 +255,11 @@ class IdsdsModels(IdsdsSweep):
                     return
 
     def notes(self) -> list[str]:
-        return [f"every method is judged on {self.judged or 'all'} validation images"]
+        lines = [f"every method is judged on {self.judged or 'all'} validation images"]
+        left_out = RECIPES[self.dataset].left_out
+        if left_out and not self.methods:
+            lines.append(f"left out on the sample for their cost: {', '.join(left_out)}")
+        return lines
 
     def report(self, folder: Path, result_ids: list[str]) -> Findings:
         # only here: drawing and MLflow take seconds to import, and flags must be checked at once

@@ -69,6 +69,13 @@ def test_each_network_has_one_comparison_and_the_first_two_are_the_yardstick():
     assert isinstance(unrelated.first.attribution, GradCam)
 
 
+def test_what_is_left_out_is_said():
+    said = IdsdsModels().notes()
+    assert "left out on the sample for their cost: rise, smooth_grad_integrated_gradients" in said
+    assert len(IdsdsModels(methods=("rise",)).notes()) == len(said) - 1
+    assert len(IdsdsModels(dataset="imagenet").notes()) == len(said) - 1
+
+
 def test_a_bundle_is_a_network_with_all_its_methods():
     bundles = Counter(r.bundle for r in of(ProtocolEvaluation, results()))
     assert len(bundles) == 2 * len(SAMPLE.designs)
@@ -221,6 +228,7 @@ def test_published_fine_tuned_networks_need_their_originals_and_one_grid(file):
         (["--methods", "nope"], ["'nope'", "grad_cam"]),
         (["--methods", "rollout", "--models", "small_resnet"], ["none of rollout", "small_resnet"]),
         (["--methods", "after_softmax"], ["after_softmax", "none by itself", "it needs of"]),
+        (["--softmax-models", "resnet50"], ["--softmax-models resnet50", "small_vgg"]),
         (["--attribution-output", "probability"], ["--attribution-output probability", "logit"]),
         (["--baselines"], ["--baselines", "at least one"]),
         (["--weights", "resnet50=x.pth"], ["resnet50", "not a network of this sweep"]),
