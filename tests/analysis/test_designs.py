@@ -108,8 +108,9 @@ def test_methods_of_one_kind_of_network_bear_them_too(network, named):
     variants = sweep.variants(classifier.network, 0)
     tuned = sweep.finetuned(classifier, variants[0])
     methods = [method for method in idsds_as_run() if method.name in named]
-    results = [result for of in (classifier, tuned)
-               for result in sweep.evaluations(of, methods, variants)]  # fmt: skip
+    outputs = sweep.outputs(classifier.network)
+    before = sweep.evaluations(classifier, methods, variants)
+    results = [*before, *sweep.evaluations(tuned, methods, variants, outputs)]
     scores = scored(runs_of(results))
     assert set(scores["method"]) == set(named.values()) <= {*ATTENTION, *OWN}
     assert set(scores["setting"]) == {"p16_zero"}
