@@ -28,6 +28,7 @@ def surroundings() -> dict[str, object]:
         "grad": torch.is_grad_enabled(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "warn_only": torch.is_deterministic_algorithms_warn_only_enabled(),
+        "fill": torch.utils.deterministic.fill_uninitialized_memory,
         "torch": torch.get_rng_state().tolist(),
         "numpy": np.random.get_state()[1].tolist(),  # noqa: NPY002  that it is left alone
         "python": random.getstate(),
@@ -62,6 +63,7 @@ class TestEnvironment:
             assert torch.get_default_dtype() == torch.float32
             assert torch.are_deterministic_algorithms_enabled()
             assert torch.is_grad_enabled()
+            assert not torch.utils.deterministic.fill_uninitialized_memory
             drawn = torch.rand(2)
         assert torch.equal(drawn, torch.rand(2, generator=torch.Generator().manual_seed(9)))
 
