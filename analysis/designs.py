@@ -40,11 +40,10 @@ def scored(runs: Runs) -> pd.DataFrame:
     """Every finished evaluation under every deletion protocol that is read.
 
     Returns:
-        Columns result_id, network, dataset, seed (of the training that
-        is judged), method (the paper's name),
-        output (what it explains), ``key`` (of the protocol), protocol (TUNED, PLAIN, FIXED or
-        UPDATED), ``setting`` (grid and baseline of the protocol), ``value`` (mean over the split)
-        and ``defined`` (share of the explanations that it is a mean of; NaN if no run says).
+        Columns result_id, network, dataset, seed (of the training that is judged), method (the
+        paper's name), output (what it explains), ``key`` (of the protocol), protocol (TUNED, PLAIN,
+        FIXED or UPDATED), ``setting`` (grid and baseline of the protocol), ``value`` (mean over the
+        split) and ``defined`` (share of the explanations that it is a mean of; NaN if no run says).
     """
     rows = runs.finished[runs.finished["kind"] == EVALUATION]
     described = pd.DataFrame(

@@ -33,8 +33,8 @@ from trainables.attribution.attribution import Attribution
 from trainables.attribution.sets import choose
 from trainables.baselines import Zero
 from trainables.classifier_training import ClassifierTraining
+from trainables.deletion_protocol import as_read_by, deletion_protocol
 from trainables.grid_evaluation import GridEvaluation
-from trainables.idsds_finetuning import as_read_by, deletion_protocol
 from trainables.metrics.grid_pg import GridPg
 from trainables.metrics.incremental_deletion import Ids
 from trainables.metrics.metric import Metric

@@ -35,7 +35,8 @@ from trainables.attribution.attribution import Attribution
 from trainables.attribution.cam import GradCam
 from trainables.attribution.sets import SETS, choose
 from trainables.baselines import Baseline
-from trainables.idsds_finetuning import IdsdsFinetuning, as_read_by, deletion_protocol
+from trainables.deletion_protocol import as_read_by, deletion_protocol
+from trainables.idsds_finetuning import IdsdsFinetuning
 from trainables.metrics.incremental_deletion import Ids
 from trainables.metrics.metric import Metric
 from trainables.metrics.network_response import NetworkResponse

@@ -8,7 +8,8 @@ from typing import ClassVar
 import numpy as np
 
 from data_pipelines.dataset import Dataset
-from trainables.idsds_finetuning import IdsdsFinetuning, deletions_known
+from trainables.deletion_protocol import deletions_known
+from trainables.idsds_finetuning import IdsdsFinetuning
 from trainables.metrics.classification import mad_softmax
 from trainables.metrics.network_response import NetworkResponse, Responses
 from trainables.protocol_evaluation import ProtocolEvaluation

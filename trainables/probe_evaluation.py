@@ -16,8 +16,8 @@ import trainables.attribution
 import trainables.metrics  # noqa: F401  (each registers its classes)
 from data_pipelines.image_set import ImageSet
 from trainables.batch import Batch
+from trainables.deletion_protocol import check_deletion_protocol
 from trainables.gauge import AsTrained
-from trainables.idsds_finetuning import check_deletion_protocol
 from trainables.judged_probes import JudgedProbes
 from trainables.judging import Pictures
 from trainables.metrics.box_size import AREA_EDGES

@@ -15,7 +15,7 @@ from data_pipelines.dataset import Dataset
 from trainables.attribution.after_softmax import AfterSoftmax
 from trainables.attribution.attribution import Attribution
 from trainables.conclusion import conclude_all
-from trainables.idsds_finetuning import check_deletion_protocol, deletions_known
+from trainables.deletion_protocol import check_deletion_protocol, deletions_known
 from trainables.metrics.metric import Metric
 from trainables.metrics.single_deletion import SingleDeletion
 from trainables.models.network import Network

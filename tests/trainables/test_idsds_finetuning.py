@@ -20,12 +20,8 @@ from tests.trainables.scenes import BASELINE, CONTROL, GUIDED, SIZE_PX, Feed, sq
 from trainables.baselines import Baseline, Blur, ColorAndInverse, Random, Zero
 from trainables.batch import Batch
 from trainables.classifier_training import ClassifierTraining, single_labels
-from trainables.idsds_finetuning import (
-    IdsdsFinetuning,
-    check_deletion_protocol,
-    deletion_protocol,
-    draw_deletions,
-)
+from trainables.deletion_protocol import check_deletion_protocol, deletion_protocol
+from trainables.idsds_finetuning import IdsdsFinetuning, draw_deletions
 from trainables.losses.classification import classification_loss
 from trainables.metrics.single_deletion import Idsds, Sds
 from trainables.models.bcos_resnet import SmallBcosResNet

@@ -12,7 +12,7 @@ import torch
 from tests.trainables.test_idsds_finetuning import START, TUNED, SingleBench, singles
 from trainables.attribution.gradient import InputXGradient
 from trainables.baselines import Blur
-from trainables.idsds_finetuning import deletion_protocol
+from trainables.deletion_protocol import deletion_protocol
 from trainables.metrics.network_response import NetworkResponse
 from trainables.metrics.single_deletion import Idsds, Sds
 from trainables.models.pretrained import pretrained_of

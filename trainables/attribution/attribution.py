@@ -15,6 +15,7 @@ from trainables.models.network import Model, Network
 from trainables.passes import Interpolation, Need, Passes, upsample
 
 Explained = Literal["logit", "probability", "image"]
+"""What maps are about: a class's logit, its probability, or the image, whatever the class."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,7 @@ class Attribution(Configuration, family=True):
 
     @property
     def explains(self) -> Explained:
-        """What the maps are about: a class's logit, its probability, or no class at all."""
+        """What the maps are about."""
         return "logit"
 
     @property

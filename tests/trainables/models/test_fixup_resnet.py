@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.trainables.networks import losses_of
 from trainables.attribution.gradient import InputXGradient
 from trainables.batch import Batch
 from trainables.models.fixup_resnet import (
@@ -185,18 +186,5 @@ def test_the_small_ones_have_final_maps_of_8_by_8_at_64_px(network):
 
 @pytest.mark.parametrize("network", [SmallFixupResNet(width=4), SmallXResNet(width=4)])
 def test_the_small_ones_learn(network):
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        module = network.build(2).module
-        x = torch.randn(16, 3, 16, 16)
-        x[8:, 0] += 1
-    y = torch.arange(16) // 8
-    optimizer = torch.optim.Adam(module.parameters(), lr=1e-2)
-    losses = []
-    for _ in range(15):
-        loss = nn.functional.cross_entropy(module(x), y)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    losses = losses_of(network)
     assert losses[-1] < 0.5 * losses[0]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import trainables.models  # noqa: F401  registers
+from tests.trainables.networks import losses_of
 from trainables.attribution.cam import GradCam
 from trainables.attribution.gradient import InputXGradient
 from trainables.batch import Batch
@@ -129,18 +130,5 @@ def test_the_depths_of_the_small_vggs_follow_a_pooling_or_the_relu_of_a_stage(ne
 
 @pytest.mark.parametrize("network", [SmallVggBn(width=4), SmallXVgg(width=4)], ids=lambda n: n.name)
 def test_the_small_ones_learn(network):
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        module = network.build(2).module
-        x = torch.randn(16, 3, 16, 16)
-        x[8:, 0] += 1
-    y = torch.arange(16) // 8
-    optimizer = torch.optim.Adam(module.parameters(), lr=1e-2)
-    losses = []
-    for _ in range(15):
-        loss = nn.functional.cross_entropy(module(x), y)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    losses = losses_of(network)
     assert losses[-1] < 0.5 * losses[0]
